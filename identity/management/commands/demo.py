@@ -1,0 +1,125 @@
+"""`manage.py demo`: the whole product on this machine, with tenants and people to try it on."""
+
+import os
+import sys
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.contrib.auth.hashers import make_password
+from django.core.management import BaseCommand, CommandError, CommandParser, call_command
+from django.db import transaction
+from django.utils import timezone
+
+from identity.models import User
+from tenants.models import App, Membership, Tenant
+
+TENANTS = [
+    ("acme", "Acme", "#0d5f7a", "it@acme.example", [("Wiki", "wiki"), ("Tickets", "tickets")]),
+    ("globex", "Globex", "#f0b429", "help@globex.example", [("Board", "board"), ("Billing", "billing")]),
+]
+PEOPLE = [
+    ("alice", "Alice", "Keller", {"acme": "member"}),
+    ("bob", "Bob", "Marsh", {"acme": "admin"}),
+    ("carol", "Carol", "Wren", {"globex": "member"}),
+    ("dave", "Dave", "Vance", {"acme": "member", "globex": "member"}),
+    ("erin", "Erin", "Quist", {}),
+    ("olivia", "Olivia", "Grant", {"acme": "owner", "globex": "owner"}),
+]
+ROLES = {
+    "alice": "member of Acme",
+    "bob": "admin of Acme",
+    "carol": "member of Globex",
+    "dave": "member of both",
+    "erin": "operator",
+    "olivia": "owner of both",
+}
+
+
+class Command(BaseCommand):
+    help = "Serve Gatehouse on this machine with demo tenants and people (what `make run` does)."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("action", nargs="?", default="run", choices=["run", "seed"], help="run (default), or seed: only the data")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        call_command("migrate", verbosity=0)
+        seeded = self._seed()
+        if options["action"] == "seed":
+            self.stdout.write("Seeded." if seeded else "Nothing seeded: the database is not empty.")
+            return
+        call_command("collectstatic", interactive=False, verbosity=0)
+        self._tell(seeded)
+        self._serve()
+
+    def _seed(self) -> bool:
+        """Demo data, into an empty database of a portal on localhost only."""
+        if User.objects.exists() or Tenant.objects.exists():
+            return False
+        if not settings.ON_LOCALHOST:
+            raise CommandError(
+                f"The demo runs on localhost only, and PORTAL_URL is {settings.PORTAL_URL}. "
+                "Nothing was created. For a first operator: manage.py operator link"
+            )
+        with transaction.atomic():
+            seed(settings.DEMO_PASSWORD)
+        return True
+
+    def _tell(self, seeded: bool) -> None:
+        say = self.stdout.write
+        say("")
+        say(f"  Gatehouse   {settings.PORTAL_URL}/")
+        for tenant in Tenant.objects.order_by("name")[:10]:
+            say(f"  {tenant.name[:11]:<11} {tenant.home_url}")
+        say("")
+        if User.objects.filter(username__in=ROLES).count() == len(ROLES):
+            say(f"  Password of everybody: {settings.DEMO_PASSWORD}" if seeded else "  The data of the last run is kept, passwords too.")
+            for name, role in ROLES.items():
+                say(f"    {name:<8} {role}")
+            say("")
+        names = " ".join(urlsplit(url).hostname or "" for url in [settings.PORTAL_URL, *(t.home_url for t in Tenant.objects.all()[:10])])
+        say(f"  Safari does not find these names by itself; this line in /etc/hosts helps:  127.0.0.1 {names}")
+        say("  Stop with Ctrl-C.")
+        say("")
+        self.stdout.flush()
+
+    def _serve(self) -> None:
+        """The same server as in production (deploy/gatehouse.service), on a port instead of a socket."""
+        sys.stdout.flush()
+        os.chdir(settings.BASE_DIR)
+        command = [
+            sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(settings.PORT),
+            "--workers", "1", "--blocking-threads", "8", "--no-ws", "--no-log", "portal.wsgi:application",
+        ]  # fmt: skip
+        os.execv(sys.executable, command)  # noqa: S606  (no shell)
+
+
+def seed(password: str) -> None:
+    """The demo's tenants, apps, people and memberships; everybody's address counts as verified."""
+    places = {}
+    for slug, name, colour, contact, apps in TENANTS:
+        tenant = Tenant(slug=slug, name=name, colour=colour, support_contact=contact)
+        tenant.full_clean()
+        tenant.save()
+        places[slug] = tenant
+        for app_name, label in apps:
+            app = App(tenant=tenant, name=app_name, host=f"{label}.{tenant.hostname}")
+            app.full_clean()
+            app.save()
+    hashed = make_password(password)
+    for username, first, last, roles in PEOPLE:
+        home = next(iter(roles), "gatehouse")
+        user = User(
+            username=username,
+            first_name=first,
+            last_name=last,
+            email=f"{username}@{home}.example",
+            email_verified_at=timezone.now(),
+            password=hashed,
+            is_superuser=username == "erin",
+            is_staff=username == "erin",
+        )
+        user.full_clean()
+        user.save()
+        for slug, role in roles.items():
+            Membership.objects.create(tenant=places[slug], user=user, role=role)

@@ -1,0 +1,145 @@
+"""Who is it? The cookie of this host ↔ the session of this tenant."""
+
+import re
+from http.cookies import Morsel
+from urllib.parse import quote
+
+from django.conf import settings
+from django.contrib.sessions.exceptions import SessionInterrupted
+from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils.cache import patch_vary_headers
+from django.utils.functional import SimpleLazyObject
+
+from identity import crypto, events, sessions
+from identity.store import SessionStore
+from tenants import hosts
+from tenants.middleware import TenantRequest
+
+_KEY = re.compile(r"[A-Za-z0-9_-]{43}")
+# Asked by our own pages while nobody does anything: no activity.
+QUIET_PATHS = frozenset({"/_portal/whoami", "/_portal/check", "/api/v1/session"})
+
+
+class SessionRequest(TenantRequest):
+    """A request behind SessionMiddleware."""
+
+    session: SessionStore
+
+
+def cookie_name(request: HttpRequest) -> str:
+    """Two names, because one name at two scopes breaks sign-out."""
+    return settings.TENANT_COOKIE_NAME if request.tenant else settings.SESSION_COOKIE_NAME
+
+
+def presented_keys(header: str, name: str) -> list[str]:
+    """The values of our cookie in a Cookie header that have the form of a key, the last four of them, without repeats.
+
+    A sibling host can plant a cookie of our name at a parent domain. Browsers send cookies of longer paths first, and ours
+    has the path "/", so it is always among the last (RFC 6265 section 5.4).
+    """
+    pairs = (part.strip().partition("=") for part in header.split(";"))
+    values = [value.strip('"') for key, _eq, value in pairs if key == name and _KEY.fullmatch(value.strip('"'))]
+    return list(dict.fromkeys(reversed(values)))[:4]
+
+
+class SessionMiddleware(DjangoSessionMiddleware):
+    """Django's middleware with our store behind it, the tenant's cookie instead of the global one, and a calm end."""
+
+    def process_request(self, request: HttpRequest) -> None:
+        request.session = SessionStore()
+        request.planted_cookies = False  # type: ignore[attr-defined]
+        keys = presented_keys(request.META.get("HTTP_COOKIE", ""), cookie_name(request))
+        request.ended_session = SimpleLazyObject(lambda: sessions.ended(keys, request.tenant)) if keys else None  # type: ignore[attr-defined]
+        if not keys:
+            return
+        rows = sessions.live(keys, request.tenant)
+        if len(rows) > 1:
+            events.record("duplicate_cookie", request=request, tenant=request.tenant, sessions=[str(row.id) for row in rows])
+            request.planted_cookies = True  # type: ignore[attr-defined]
+        if len(rows) != 1:
+            return
+        row = rows[0]
+        key = next((key for key in keys if sessions.digest(key) == row.key_digest), None)
+        in_grace = key is None
+        key = key or next(key for key in keys if sessions.digest(key) == row.previous_digest)
+        store = SessionStore.of(row, key, in_grace=in_grace)
+        if row.session_data and not _is_readable(store):
+            return  # what cannot be decrypted counts as ended
+        request.session = store
+        request._cached_user = row.user  # type: ignore[attr-defined]
+        if request.path not in QUIET_PATHS and sessions.touch(row, request.tenant) and row.persistent:
+            store.modified = True  # a remembered browser's cookie rolls on
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        store = request.session
+        assert isinstance(store, SessionStore)
+        if store.row is None and store.modified:
+            store.save()
+        try:
+            response = super().process_response(request, response)  # type: ignore[arg-type]
+        except SessionInterrupted:
+            response = interrupted(request)
+        self._stamp(request, response, store)
+        patch_vary_headers(response, ("Cookie",))
+        return response
+
+    def _stamp(self, request: HttpRequest, response: HttpResponseBase, store: SessionStore) -> None:
+        """Give the cookie that Django has set the name and the domain of this host; delete it where a session went."""
+        morsel = response.cookies.pop(settings.SESSION_COOKIE_NAME, None)
+        name = cookie_name(request)
+        if morsel is not None and store.row is not None and not store.in_grace:
+            response.set_cookie(
+                name,
+                morsel.value,
+                max_age=int(morsel["max-age"]) if morsel["max-age"] != "" else None,
+                domain=request.place.cookie_domain if request.place else None,
+                secure=settings.SESSION_COOKIE_SECURE,
+                httponly=True,
+                samesite=settings.SESSION_COOKIE_SAMESITE,
+            )
+        elif store.gone or request.planted_cookies:  # type: ignore[attr-defined]
+            delete_everywhere(request, response, name)
+
+
+def delete_everywhere(request: HttpRequest, response: HttpResponseBase, name: str) -> None:
+    """Delete a cookie at every scope that this host could have got it from: its own and each parent domain."""
+    scopes: list[str | None] = [None]
+    if request.tenant:
+        scopes += hosts.parents(request.host)
+        own = request.place.cookie_domain
+        scopes = [scope for scope in scopes if scope != own] + [own]
+    for scope in scopes:
+        response.delete_cookie(name, domain=scope, samesite=settings.SESSION_COOKIE_SAMESITE)
+        morsel: Morsel[str] = response.cookies.pop(name)
+        morsel["secure"], morsel["httponly"] = settings.SESSION_COOKIE_SECURE, True
+        response.cookies[f"{name}@{scope}"] = morsel  # one name, several scopes: several lines
+
+
+def _is_readable(store: SessionStore) -> bool:
+    try:
+        store._session  # noqa: B018  (decrypts)
+    except crypto.Undecipherable:
+        return False
+    store.accessed = False
+    return True
+
+
+def login_address(request: HttpRequest) -> str:
+    """Where somebody without a session goes from this page, and back to it afterwards."""
+    back = request.get_full_path() if request.method in {"GET", "HEAD"} else "/"
+    if getattr(request, "htmx", False) and (current := request.htmx.current_url_abs_path):
+        back = current
+    return f"{reverse('login')}?next={quote(back, safe='')}"
+
+
+def interrupted(request: HttpRequest) -> HttpResponse:
+    """The answer to a request whose session ended while it was answered: the way to the page that says why."""
+    if request.path.startswith("/api/") or request.path in QUIET_PATHS:
+        return JsonResponse({"error": "Unauthorized"}, status=401)
+    address = login_address(request)
+    if getattr(request, "htmx", False):
+        return HttpResponse(headers={"HX-Redirect": address})
+    return redirect(address)

@@ -1,0 +1,283 @@
+"""People, their sessions, and what happened."""
+
+import secrets
+import unicodedata
+import uuid
+from typing import Any, ClassVar
+
+from django.contrib.auth.hashers import check_password, make_password
+from django.contrib.auth.models import AbstractUser, UserManager
+from django.core.exceptions import ValidationError
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models.functions import Now
+from django.utils.crypto import salted_hmac
+from django.utils.translation import gettext_lazy as _
+
+from tenants.models import BEGINNING, Membership, Tenant, _plain
+
+
+def fold(text: str) -> str:
+    """The form in which names and addresses are compared: NFKC, without case."""
+    return unicodedata.normalize("NFKC", text.strip()).casefold()
+
+
+def _new_epoch() -> str:
+    return secrets.token_hex(8)
+
+
+class People(UserManager["User"]):
+    """Finds people by what they type."""
+
+    def get_by_natural_key(self, username: str | None) -> "User":
+        return self.get(name_key=fold(username or ""))
+
+    def named(self, typed: str) -> "User | None":
+        """The person behind a user name, or behind a *verified* e-mail address. An unverified address is matched by nothing."""
+        key = fold(typed)
+        if not key:
+            return None
+        if "@" in key:  # a user name has none, so the two cannot be mistaken for each other
+            return self.filter(email_key=key, email_verified_at__isnull=False).first()
+        return self.filter(name_key=key).first()
+
+
+class User(AbstractUser):
+    """One account for the whole platform."""
+
+    username = models.CharField(
+        _("user name"),
+        max_length=150,
+        unique=True,
+        validators=[RegexValidator(r"^[\w.+-]+\Z", _("A user name has letters, digits and . + - _ only."))],
+        error_messages={"unique": _("That name or address is already in use.")},
+    )
+    first_name = models.CharField(_("first name"), max_length=150, blank=True, validators=[_plain])
+    last_name = models.CharField(_("last name"), max_length=150, blank=True, validators=[_plain])
+    bio = models.TextField(_("about you"), max_length=1000, blank=True, validators=[_plain])
+    birth_date = models.DateField(_("birth date"), null=True, blank=True)
+    email_verified_at = models.DateTimeField(null=True, blank=True, editable=False)
+    epoch = models.CharField(max_length=16, default=_new_epoch, editable=False)  # changed by the password verbs only
+    valid_from = models.DateTimeField(default=BEGINNING, editable=False)  # a proof from before this opens nothing
+    # What SQL compares and searches; kept by save(), because SQLite folds ASCII only and the databases must agree.
+    name_key = models.CharField(max_length=300, unique=True, editable=False)
+    email_key = models.CharField(max_length=300, unique=True, null=True, editable=False)
+    search_text = models.TextField(editable=False, default="")
+
+    objects: ClassVar[People] = People()
+
+    REQUIRED_FIELDS: ClassVar[list[str]] = ["email"]
+
+    memberships: "models.Manager[Membership]"
+
+    class Meta(AbstractUser.Meta):
+        ordering = ["id"]
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self._fold()
+        fields = kwargs.get("update_fields")
+        if fields is not None and {"username", "email", "first_name", "last_name"} & set(fields):
+            kwargs["update_fields"] = {*fields, "name_key", "email_key", "search_text"}
+        super().save(*args, **kwargs)
+
+    def clean(self) -> None:
+        super().clean()
+        self._fold()
+        others = User.objects.exclude(pk=self.pk)
+        if others.filter(name_key=self.name_key).exists() or (self.email_key and others.filter(email_key=self.email_key).exists()):
+            raise ValidationError(_("That name or address is already in use. Choose another, or sign in."), code="taken")
+
+    def _fold(self) -> None:
+        self.name_key = fold(self.username)
+        self.email_key = fold(self.email) or None
+        self.search_text = fold(f"{self.username} {self.first_name} {self.last_name} {self.email}")
+
+    def check_password(self, raw_password: str) -> bool:
+        """Django's check; a rehash under newer parameters is no new password and ends no session."""
+
+        def rehash(raw: str) -> None:
+            self.password = make_password(raw)
+            self._password = None
+            self.save(update_fields=["password"])
+
+        return check_password(raw_password, self.password, rehash)
+
+    def get_session_auth_hash(self) -> str:
+        return self._auth_hash()
+
+    def _auth_hash(self, secret: str | None = None) -> str:
+        return salted_hmac("identity.User.epoch", f"{self.pk}:{self.epoch}", secret=secret, algorithm="sha256").hexdigest()
+
+    def get_full_name_with_username(self) -> str:
+        """“Dave Vance (dave)”, or the user name alone."""
+        name = self.get_full_name()
+        return f"{name} ({self.username})" if name else self.username
+
+    @property
+    def display_name(self) -> str:
+        return self.get_full_name() or self.username
+
+    @property
+    def initials(self) -> str:
+        return (self.first_name[:1] + self.last_name[:1] or self.username[:2]).upper()
+
+
+class SessionQuerySet(models.QuerySet["Session"]):
+    """Questions that are asked of sessions. `alive` is the one definition of a session that is good."""
+
+    def alive_at_portal(self) -> "SessionQuerySet":
+        return self._alive().filter(tenant=None)
+
+    def alive_at(self, tenant: "Tenant | int") -> "SessionQuerySet":
+        """Branches of one tenant. The tenant stands in the WHERE: a cookie of another tenant's branch finds nothing here."""
+        pk = tenant if isinstance(tenant, int) else tenant.pk
+        return self._alive().filter(
+            tenant_id=pk,
+            tenant__status=Tenant.Status.ACTIVE,
+            authenticated_at__gte=models.F("tenant__valid_from"),
+            parent__ended_at=None,
+            user__memberships__tenant_id=pk,
+            user__memberships__blocked_at=None,
+        )
+
+    def _alive(self) -> "SessionQuerySet":
+        return self.filter(
+            ended_at=None,
+            idle_expires_at__gt=Now(),
+            expires_at__gt=Now(),
+            user__is_active=True,
+            authenticated_at__gte=models.F("user__valid_from"),
+        )
+
+
+class Session(models.Model):
+    """One signed-in browser at the portal (tenant is null), or its branch at one tenant. The list is the store."""
+
+    class Reason(models.TextChoices):
+        SIGNED_OUT = "signed_out", _("Signed out")
+        BY_PERSON = "by_person", _("Ended by the person")
+        BY_ADMIN = "by_admin", _("Ended by an admin")
+        BY_OPERATOR = "by_operator", _("Ended by an operator")
+        PASSWORD = "password", _("The password was changed")  # noqa: S105
+        DEACTIVATED = "deactivated", _("The account was deactivated")
+        BLOCKED = "blocked", _("Blocked at this tenant")
+        REMOVED = "removed", _("No longer a member")
+        SUSPENDED = "suspended", _("The tenant was suspended")
+        REPLACED = "replaced", _("Another sign-in in the same browser")
+        IDLE = "idle", _("Idle for too long")
+        EXPIRED = "expired", _("Reached its time limit")
+        PROBE = "probe", _("A probe of the isolation check")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)  # the only handle in URLs, pages and logs
+    key_digest = models.CharField(max_length=64, unique=True)  # SHA-256 of the cookie's key; the key is stored nowhere
+    previous_digest = models.CharField(max_length=64, null=True)
+    previous_until = models.DateTimeField(null=True)
+    tenant = models.ForeignKey(Tenant, null=True, on_delete=models.CASCADE, related_name="sessions")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="sessions")
+    parent = models.ForeignKey("self", null=True, on_delete=models.CASCADE, related_name="branches")
+    session_data = models.TextField(blank=True, default="")
+    created_at = models.DateTimeField()
+    authenticated_at = models.DateTimeField()  # the last full proof, with every factor that was due
+    proved_at = models.DateTimeField(null=True)  # the last proof with every factor typed
+    last_seen_at = models.DateTimeField()
+    longest_pause = models.PositiveIntegerField(default=0)  # seconds without activity, the longest since the last proof
+    idle_expires_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    persistent = models.BooleanField(default=False)
+    ip = models.GenericIPAddressField(null=True)
+    user_agent = models.CharField(max_length=300, blank=True)
+    methods = models.JSONField(default=list)  # how it was proven, RFC 8176 values such as "pwd"
+    ended_at = models.DateTimeField(null=True)
+    ended_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    end_reason = models.CharField(max_length=16, blank=True, choices=Reason.choices)
+    end_note = models.CharField(max_length=200, blank=True)
+
+    objects = SessionQuerySet.as_manager()
+
+    branches: "models.Manager[Session]"
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(tenant=None, parent=None) | models.Q(tenant__isnull=False, parent__isnull=False),
+                name="portal_or_branch",
+            )
+        ]
+        indexes = [
+            models.Index(fields=["tenant", "-last_seen_at", "-id"], name="live_by_seen", condition=models.Q(ended_at=None)),
+            models.Index(fields=["tenant", "-created_at", "-id"], name="live_by_start", condition=models.Q(ended_at=None)),
+            models.Index(fields=["user", "tenant"], name="live_of_user", condition=models.Q(ended_at=None)),
+            models.Index(fields=["previous_digest"], name="by_previous", condition=models.Q(previous_digest__isnull=False)),
+            models.Index(fields=["tenant", "-ended_at"], name="ended_lately", condition=models.Q(ended_at__isnull=False)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} at {self.tenant or 'the portal'} ({self.id})"
+
+    @property
+    def is_branch(self) -> bool:
+        return self.tenant_id is not None
+
+
+class Ticket(models.Model):
+    """What carries a portal session to one tenant host: random, hashed, good once, for a minute, in one browser."""
+
+    digest = models.CharField(max_length=64, unique=True)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+")
+    host = models.CharField(max_length=253)
+    portal = models.ForeignKey(Session, on_delete=models.CASCADE, related_name="+")
+    state_digest = models.CharField(max_length=64)
+    expires_at = models.DateTimeField(db_index=True)
+    used_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"ticket {self.pk}"
+
+
+class Link(models.Model):
+    """A one-time link that an operator hands to a person: to set a password, or to become the first operator."""
+
+    class Purpose(models.TextChoices):
+        PASSWORD = "password", "set a password"  # noqa: S105
+        OPERATOR = "operator", "become an operator"
+
+    digest = models.CharField(max_length=64, unique=True)
+    purpose = models.CharField(max_length=12, choices=Purpose.choices)
+    user = models.ForeignKey(User, null=True, on_delete=models.CASCADE, related_name="+")
+    epoch = models.CharField(max_length=16, blank=True)  # of the user when the link was made: a new password voids it
+    expires_at = models.DateTimeField(db_index=True)
+    used_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"link {self.pk} to {self.get_purpose_display()}"
+
+
+class Event(models.Model):
+    """One line of the audit log. Never a secret."""
+
+    at = models.DateTimeField(db_index=True)
+    kind = models.CharField(max_length=40)
+    tenant = models.ForeignKey(Tenant, null=True, on_delete=models.SET_NULL, related_name="+")
+    actor = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    subject = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    session = models.UUIDField(null=True)
+    ip = models.GenericIPAddressField(null=True)
+    user_agent = models.CharField(max_length=300, blank=True)
+    request_id = models.CharField(max_length=32, blank=True)
+    data = models.JSONField(default=dict)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["tenant", "-id"], name="events_of_tenant"),
+            models.Index(fields=["subject", "-id"], name="events_of_subject"),
+        ]
+
+    def __str__(self) -> str:
+        return self.reference
+
+    @property
+    def reference(self) -> str:
+        """What a person names to the support: “acme-48213”."""
+        return f"{self.tenant.slug if self.tenant else 'portal'}-{self.pk}"
+
+

@@ -1,0 +1,159 @@
+"""The hand-off: how a portal session opens a branch on another host (design, section 5).
+
+`start` on the tenant host binds a signed state to this browser; `issue` at the portal makes a ticket for it; `redeem` on the
+tenant host takes the ticket with one UPDATE that has everything in its WHERE. ASVS 7.6.2, 9.2.
+"""
+
+import re
+import secrets
+import time
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.core import signing
+from django.db import transaction
+from django.http import HttpRequest, HttpResponseBase
+
+from identity import clock, sessions
+from identity.models import Session, Ticket
+from tenants import policy
+from tenants.models import Tenant
+
+_SALT = "identity.tickets.state"
+_BROWSER = re.compile(r"(?P<browser>[A-Za-z0-9_-]{43})(?:\.(?P<finished>\d{1,12})\.(?P<starts>\d))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Browser:
+    """The start cookie: one random value a browser keeps, when its last hand-off finished, and how many starts followed at once."""
+
+    value: str
+    finished: int = 0  # seconds since 1970
+    starts: int = 0
+
+    @classmethod
+    def of(cls, request: HttpRequest) -> "Browser | None":
+        fits = _BROWSER.fullmatch(request.COOKIES.get(settings.START_COOKIE_NAME, ""))
+        if not fits:
+            return None
+        return cls(fits["browser"], int(fits["finished"] or 0), int(fits["starts"] or 0))
+
+    @classmethod
+    def new(cls) -> "Browser":
+        return cls(secrets.token_urlsafe(32))
+
+    @property
+    def digest(self) -> str:
+        return sessions.digest(self.value)
+
+    def started(self) -> "Browser":
+        """After one more start. Those that follow a finish within 20 seconds mean that its cookie did not arrive."""
+        recent = time.time() - self.finished < policy.LOOP_WINDOW.total_seconds()
+        return Browser(self.value, self.finished, self.starts + 1) if recent else Browser(self.value)
+
+    def has_finished(self) -> "Browser":
+        recent = time.time() - self.finished < policy.LOOP_WINDOW.total_seconds()
+        return Browser(self.value, int(time.time()), self.starts if recent else 0)
+
+    @property
+    def goes_in_circles(self) -> bool:
+        return self.starts >= policy.LOOP_STARTS
+
+    def write(self, response: HttpResponseBase) -> None:
+        text = f"{self.value}.{self.finished}.{min(self.starts, 9)}" if self.finished else self.value
+        response.set_cookie(settings.START_COOKIE_NAME, text, secure=settings.SECURE, httponly=True, samesite="Lax")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a hand-off is for: signed by us, good for ten minutes, worthless in another browser."""
+
+    tenant_id: int
+    host: str
+    next: str
+    browser_digest: str
+    text: str  # as it travels
+
+    @classmethod
+    def make(cls, tenant: Tenant, host: str, next_url: str, browser: Browser) -> "State":
+        text = signing.dumps([tenant.pk, host, next_url, browser.digest], salt=_SALT, compress=True)
+        return cls(tenant.pk, host, next_url, browser.digest, text)
+
+    @classmethod
+    def read(cls, text: str) -> "State | None":
+        """The state, or None if it is not ours, too old or too long."""
+        if not text or len(text) > 6000:
+            return None
+        try:
+            tenant_id, host, next_url, browser = signing.loads(text, salt=_SALT, max_age=policy.STATE)
+        except (signing.BadSignature, ValueError):
+            return None
+        return cls(tenant_id, host, next_url, browser, text)
+
+    @property
+    def digest(self) -> str:
+        return sessions.digest(self.text)
+
+
+def issue(portal: Session, tenant: Tenant, state: State) -> str:
+    """A ticket for this portal session, tenant, host and state; returns the text that travels once, in one redirect."""
+    text = secrets.token_urlsafe(32)
+    Ticket.objects.create(
+        digest=sessions.digest(text),
+        tenant=tenant,
+        host=state.host,
+        portal=portal,
+        state_digest=state.digest,
+        expires_at=clock.now() + policy.TICKET,
+    )
+    return text
+
+
+class Refused(Exception):
+    """A ticket that opens nothing; the text names the reason for the event, the page says the same for all."""
+
+    def __init__(self, reason: str, verdict: sessions.Verdict | None = None) -> None:
+        super().__init__(reason)
+        self.verdict = verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Redeemed:
+    branch: Session
+    key: str | None  # None: the browser's own branch goes on
+
+
+def redeem(text: str, state: State, browser: Browser, tenant: Tenant, host: str, *, current: Session | None, request: HttpRequest) -> Redeemed:
+    """Take a ticket and open its branch, in one transaction; raises Refused and burns nothing if anything does not fit.
+
+    current: the live branch that this browser already holds here. If it hangs on the same portal session it goes on; else
+    it ends, after the new one is open.
+    """
+    if state.tenant_id != tenant.pk or state.host != host:
+        raise Refused("the state is for another host")
+    if not secrets.compare_digest(state.browser_digest, browser.digest):
+        raise Refused("another browser asked for it")
+    try:
+        with transaction.atomic():
+            now = clock.now()
+            match = Ticket.objects.filter(
+                digest=sessions.digest(text), tenant=tenant, host=host, state_digest=state.digest, used_at=None, expires_at__gt=now
+            )
+            ticket = match.select_related("portal").first()
+            if ticket is None or not match.filter(pk=ticket.pk).update(used_at=now):
+                raise Refused("the ticket is unknown, used or late")
+            if current is not None and current.parent_id == ticket.portal_id:
+                return Redeemed(current, None)
+            branch, key = sessions.open_branch(ticket.portal_id, tenant, request=request)
+            if current is not None:
+                _replace(current, branch, request)
+    except sessions.NotAdmitted as refused:
+        raise Refused(f"not admitted: {refused}", refused.verdict) from None
+    return Redeemed(branch, key)
+
+
+def _replace(old: Session, new: Session, request: HttpRequest) -> None:
+    """The browser's other branch ends. The same person's counts as his own sign-out: he has just come in anew."""
+    reason = sessions.Reason.SIGNED_OUT if old.user_id == new.user_id else sessions.Reason.REPLACED
+    sessions.end(Session.objects.filter(pk=old.pk), by=new.user, reason=reason, request=request)
+

@@ -1,0 +1,83 @@
+"""Who may see a page. A decorator answers for everybody who may not, so that a view sees only people who may."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec
+from urllib.parse import quote
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect
+from django.urls import reverse
+from django_htmx.middleware import HtmxDetails
+
+from identity import sessions
+from identity.middleware import SessionRequest
+from identity.models import Session, User
+from tenants import hosts
+from tenants.models import Membership, Tenant
+
+P = ParamSpec("P")
+
+
+class PortalRequest(SessionRequest):
+    """A request of a signed-in person at the portal host."""
+
+    id: str
+    user: User
+    htmx: HtmxDetails
+
+
+class ConsoleRequest(PortalRequest):
+    """A request in the console of one tenant, by somebody who may administer it."""
+
+    console_tenant: Tenant
+    membership: Membership | None
+
+
+def portal_row(request: SessionRequest) -> Session:
+    """The portal session of a request that passed `signed_in` at the portal host."""
+    assert request.session.row is not None and not request.session.row.is_branch
+    return request.session.row
+
+
+def signed_in(view: Callable[Concatenate[PortalRequest, P], HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """login_required, with the request's type."""
+    return login_required(view)  # type: ignore[arg-type]
+
+
+def console(view: Callable[Concatenate[ConsoleRequest, P], HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """Admins and owners of the tenant, and operators, under `admission`. Everybody else, members too, finds no page: 404.
+
+    Asked anew for every request, so a role that was taken away is gone with the next click (ASVS 8.3.2).
+    """
+
+    @wraps(view)
+    def ask(request: ConsoleRequest, slug: str, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+        admitted = sessions.admission(portal_row(request), slug, console=True)
+        allowed = request.user.is_superuser or (admitted.membership is not None and admitted.membership.may_administer)
+        if not allowed or admitted.verdict not in {sessions.Verdict.OPEN, sessions.Verdict.PROVE}:
+            raise Http404
+        if admitted.verdict is sessions.Verdict.PROVE:
+            return step_up(request)
+        assert admitted.tenant is not None
+        request.console_tenant, request.membership = admitted.tenant, admitted.membership
+        return view(request, *args, **kwargs)
+
+    return login_required(ask)  # type: ignore[arg-type]
+
+
+def step_up(request: HttpRequest, back: str | None = None) -> HttpResponse:
+    """Send the person to prove himself and back to this page."""
+    back = back or (request.get_full_path() if request.method in {"GET", "HEAD"} else request.path.removesuffix("end"))
+    address = f"{reverse('step_up')}?next={quote(back, safe='')}"
+    if getattr(request, "htmx", False):
+        return HttpResponse(headers={"HX-Redirect": address})
+    return redirect(address)
+
+
+def portal_next(target: str) -> str:
+    """Where to go on the portal host: the rebuilt path behind `next`, or "" where it leads elsewhere or nowhere."""
+    rebuilt = hosts.may_return_to(target, frozenset({settings.PORTAL_HOST}), settings.PORTAL_HOST) if target else None
+    return rebuilt.removeprefix(settings.PORTAL_URL) if rebuilt else ""

@@ -1,0 +1,147 @@
+"""The JSON endpoints (design, section 5). Same sessions, same limits as the pages.
+
+No CSRF token is asked: a browser's request must carry this host's own Origin, and one without Origin must come from no
+browser (no Sec-Fetch-Site). Cross-origin reads stay impossible, since no CORS header is ever sent. ASVS 3.5.
+"""
+
+import json
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.conf import settings
+from django.contrib import auth
+from django.http import HttpRequest, JsonResponse, QueryDict
+from django.http.multipartparser import MultiPartParserError
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.debug import sensitive_variables
+from django.views.decorators.http import require_http_methods, require_safe
+
+from identity import events, sessions
+from identity.middleware import SessionRequest
+from identity.models import Session, User
+from identity.text import clean
+from portal.forms import SignInForm, SignUpForm
+from portal.views.login import sign_in
+from tenants import hosts
+
+JsonView = Callable[[SessionRequest, dict[str, Any]], JsonResponse]
+
+
+class BadInput(ValueError):
+    """What was sent has not the form that is asked; the text says which."""
+
+
+def _fields(request: HttpRequest) -> dict[str, Any]:
+    """The body as a flat object of strings and booleans: JSON, or form-encoded. Raises BadInput. ASVS 15.3.5, 15.3.7."""
+    kind = (request.content_type or "").lower()
+    if kind == "application/json":
+        try:
+            data = json.loads(request.body, object_pairs_hook=_once)
+        except (ValueError, RecursionError) as wrong:
+            raise BadInput("The body is not valid JSON.") from wrong
+        if not isinstance(data, dict) or not all(isinstance(value, str | bool) for value in data.values()):
+            raise BadInput("Send one object whose values are texts.")
+        texts = [value for value in data.values() if isinstance(value, str)]
+    elif kind in {"application/x-www-form-urlencoded", "multipart/form-data"}:
+        form: QueryDict = request.POST
+        if any(len(values) > 1 for values in form.lists()):
+            raise BadInput("Send each field once.")
+        data = form.dict()
+        texts = [str(value) for value in data.values()]
+    else:
+        raise BadInput("Send application/json.")
+    if any("\x00" in text for text in texts):
+        raise BadInput("A text has a NUL character in it.")
+    return data
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
+def _same_origin(request: HttpRequest) -> bool:
+    origin = request.headers.get("Origin")
+    if origin is None:
+        return "Sec-Fetch-Site" not in request.headers
+    return origin == hosts.origin(request.host)  # type: ignore[attr-defined]
+
+
+def endpoint(view: JsonView) -> Callable[..., JsonResponse]:
+    """POST, own origin, well-formed fields; every refusal in JSON."""
+
+    @csrf_exempt
+    @require_http_methods(["POST"])
+    @wraps(view)
+    def ask(request: SessionRequest) -> JsonResponse:
+        if not _same_origin(request):
+            events.record("csrf_refused", request=request, path=clean(request.path), reason="foreign origin")
+            return JsonResponse({"error": "Forbidden"}, status=403)
+        try:
+            return view(request, _fields(request))
+        except (BadInput, MultiPartParserError) as wrong:
+            return JsonResponse({"error": str(wrong)}, status=400)
+
+    return ask
+
+
+@endpoint
+def signup(request: SessionRequest, data: dict[str, Any]) -> JsonResponse:
+    if settings.SIGNUP != "open":
+        return JsonResponse({"error": "Sign-up is closed"}, status=403)
+    form = SignUpForm({name: data.get(name, "") for name in ("username", "email", "password")})
+    if not form.is_valid():
+        return JsonResponse({"error": "Invalid fields", "fields": form.errors.get_json_data()}, status=400)
+    user = form.save()
+    events.record("signed_up", request=request, actor=user, subject=user)
+    return JsonResponse({"message": "User created successfully"}, status=201)
+
+
+@endpoint
+@sensitive_variables("data", "form")
+def login(request: SessionRequest, data: dict[str, Any]) -> JsonResponse:
+    remember = data.get("remember") in {True, "true", "on", "1"}
+    form = SignInForm({"username": data.get("username", ""), "password": data.get("password", ""), "remember": remember})
+    if form.is_valid():
+        fields = form.cleaned_data
+        if sign_in(request, username=fields["username"], password=fields["password"], remember=remember):
+            return JsonResponse({"message": "Login successful"})
+    return JsonResponse({"error": "Invalid credentials"}, status=401)
+
+
+@endpoint
+def logout(request: SessionRequest, data: dict[str, Any]) -> JsonResponse:
+    row = request.session.row
+    if row is None:
+        return JsonResponse({"error": "Unauthorized"}, status=401)
+    sessions.end(Session.objects.filter(pk=row.pk), by=row.user, reason=Session.Reason.SIGNED_OUT, request=request)
+    auth.logout(request)
+    return JsonResponse({"message": "Logout successful"})
+
+
+@require_safe
+def session(request: SessionRequest) -> JsonResponse:
+    return who(request)
+
+
+def who(request: SessionRequest) -> JsonResponse:
+    """Who is signed in at this host: 200, or 401. One query, the middleware's. Reading it is no activity."""
+    row = request.session.row
+    if row is None:
+        return JsonResponse({"error": "Unauthorized"}, status=401)
+    user: User = row.user
+    return JsonResponse(
+        {
+            "id": user.pk,
+            "username": user.username,
+            "name": user.get_full_name(),
+            "email": user.email,
+            "tenant": request.tenant.slug if request.tenant else None,
+            "expires_at": min(row.expires_at, row.idle_expires_at).isoformat().replace("+00:00", "Z"),
+        }
+    )
+
+

@@ -1,0 +1,39 @@
+"""A browser's user agent in words: what people recognise their devices by."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from django.utils.translation import gettext as _
+from ua_parser import parse
+
+_DESKTOPS = {"Windows", "Mac OS X", "Linux", "Ubuntu", "Debian", "Fedora", "Chrome OS", "FreeBSD", "OpenBSD"}
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    label: str  # "Firefox 142 on Debian"
+    icon: str  # "laptop", "phone" or "tablet"
+
+
+@lru_cache(maxsize=2048)
+def device(user_agent: str) -> Device:
+    """The browser, its major version and the system; what is unknown is called so."""
+    found = parse(user_agent) if user_agent else None
+    browser = found.user_agent if found else None
+    system = found.os.family if found and found.os else ""
+    system = {"Mac OS X": "macOS", "Other": ""}.get(system, system)
+    name = browser.family.replace("Mobile Safari", "Safari").replace("Chrome Mobile", "Chrome").removesuffix(" Mobile") if browser else ""
+    if name and browser and browser.major:
+        name = f"{name} {browser.major}"
+    family = found.device.family if found and found.device else ""
+    if "iPad" in family or "Tablet" in user_agent:
+        icon = "tablet"
+    elif system in {"iOS", "Android"} or "Mobile" in user_agent:
+        icon = "phone"
+    else:
+        icon = "laptop"
+    if system == "iOS" and family:
+        system = family
+    if name and system:
+        return Device(_("%(browser)s on %(system)s") % {"browser": name, "system": system}, icon)
+    return Device(name or system or _("Unknown browser"), icon)

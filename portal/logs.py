@@ -1,0 +1,37 @@
+"""Log lines: one JSON object or one plain line each, with the request id, and no control characters (ASVS 16.4.1)."""
+
+import json
+import logging
+from datetime import UTC, datetime
+
+from identity.text import clean
+from portal.middleware import request_id
+
+
+class RequestFilter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.request_id = request_id.get()
+        return True
+
+
+class JsonFormatter(logging.Formatter):
+    """Fields: at (RFC 3339, UTC), level, logger, message, request_id, and error with the traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": clean(record.getMessage(), 2000),
+            "request_id": getattr(record, "request_id", "-"),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+class PlainFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
+        line = f"{at} {record.levelname.lower()} {clean(record.getMessage(), 2000)} ({record.name}, {getattr(record, 'request_id', '-')[:8]})"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line

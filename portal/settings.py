@@ -1,0 +1,272 @@
+"""All settings. The environment is read here and nowhere else (the variables: deploy/gatehouse.env.example).
+
+With no PORTAL_URL in the environment this is the demo: http on *.localhost, SQLite under var/, keys made once into var/.
+"""
+
+import base64
+import os
+import secrets
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import environ
+from csp.constants import NONCE, NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+VAR = BASE_DIR / "var"
+RELEASE = "0.1.0"
+
+env = environ.FileAwareEnv()  # each NAME is also read from the file that NAME_FILE names
+
+DEMO = not env.str("PORTAL_URL", default="")
+PORT = env.int("PORT", default=8000)
+
+
+def _made_once(name: str, make: str) -> str:
+    """The demo's own key, generated at the first start and kept in var/ (mode 0600)."""
+    path = VAR / name
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        VAR.mkdir(mode=0o700, exist_ok=True)
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.touch(mode=0o600)
+        draft.write_text(make)
+        try:
+            os.link(draft, path)  # two first starts at once agree on one key
+        except FileExistsError:
+            pass
+        draft.unlink()
+        return path.read_text().strip()
+
+
+def _required(name: str) -> str:
+    value = env.str(name, default="")
+    if not value:
+        raise ImproperlyConfigured(f"{name} is not set. Set it, or {name}_FILE; see deploy/gatehouse.env.example.")
+    return value.strip()
+
+
+# --- Where the portal lives ---------------------------------------------------------------------------------------
+PORTAL_URL = (env.str("PORTAL_URL", default="") or f"http://login.portal.localhost:{PORT}").rstrip("/")
+_portal = urlsplit(PORTAL_URL)
+PORTAL_HOST = (_portal.hostname or "").rstrip(".")
+if _portal.scheme not in {"http", "https"} or not PORTAL_HOST or _portal.path:
+    raise ImproperlyConfigured("PORTAL_URL must look like https://login.example.com: a scheme, a host, and nothing behind it.")
+SECURE = _portal.scheme == "https"
+PORTAL_PORT = _portal.port
+TENANT_DOMAIN = env.str("TENANT_DOMAIN", default="") or PORTAL_HOST.partition(".")[2]
+ON_LOCALHOST = PORTAL_HOST == "localhost" or PORTAL_HOST.endswith(".localhost")
+
+# --- Secrets ------------------------------------------------------------------------------------------------------
+if DEMO:
+    SECRET_KEY = env.str("SECRET_KEY", default="") or _made_once("secret-key", secrets.token_urlsafe(48))
+    _keys = env.str("ENCRYPTION_KEYS", default="") or _made_once(
+        "encryption-keys", base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+    )
+else:
+    SECRET_KEY = _required("SECRET_KEY")
+    _keys = _required("ENCRYPTION_KEYS")
+SECRET_KEY_FALLBACKS = [key for key in env.str("SECRET_KEY_FALLBACKS", default="").split(",") if key]
+ENCRYPTION_KEYS = [key.strip() for key in _keys.split(",") if key.strip()]
+
+DEBUG = env.bool("DEBUG", default=False)
+# The host is checked by tenants.middleware.HostMiddleware, which knows the tenants; Django's list could only repeat it.
+ALLOWED_HOSTS = ["*"]
+TRUSTED_PROXIES = [part for part in env.str("TRUSTED_PROXIES", default="").replace(" ", "").split(",") if part]
+SIGNUP = env.str("SIGNUP", default="open" if DEMO else "closed")
+DEMO_PASSWORD = env.str("DEMO_PASSWORD", default="gatehouse-demo")
+
+# --- Parts --------------------------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "axes",
+    "csp",
+    "django_htmx",
+    "tenants",
+    "identity",
+    "portal",
+]
+
+MIDDLEWARE = [
+    "portal.middleware.RequestMiddleware",  # request id, last-resort answers, no-store
+    "tenants.middleware.ProxyMiddleware",  # who really asks: address and scheme
+    "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "tenants.middleware.HostMiddleware",  # where am I: request.tenant and the URLconf
+    "identity.middleware.SessionMiddleware",  # who is it: request.session, one query
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+
+ROOT_URLCONF = "portal.urls"
+TENANT_URLCONF = "portal.tenant_urls"
+APP_URLCONF = "portal.app_urls"
+WSGI_APPLICATION = "portal.wsgi.application"
+LOGIN_URL = "login"  # the portal's form, or the tenant host's start of a hand-off: the same name in both URLconfs
+LOGIN_REDIRECT_URL = "home"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "OPTIONS": {
+            "loaders": [
+                (
+                    "django.template.loaders.cached.Loader",
+                    ["django.template.loaders.filesystem.Loader", "django.template.loaders.app_directories.Loader"],
+                )
+            ],
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "csp.context_processors.nonce",
+                "portal.context.page",
+            ],
+        },
+    }
+]
+
+# --- Database -----------------------------------------------------------------------------------------------------
+VAR_DATABASE = VAR / "gatehouse.sqlite3"
+DATABASE_URL = env.str("DATABASE_URL", default="") or (f"sqlite:///{VAR_DATABASE}" if DEMO else "")
+if not DATABASE_URL:
+    raise ImproperlyConfigured("DATABASE_URL is not set. Set it to sqlite:///… or postgres://…")
+DATABASES = {"default": environ.Env.db_url_config(DATABASE_URL)}
+_database = DATABASES["default"]
+# Counting attempts must survive an exception later in the request, so no request is one transaction.
+_database["ATOMIC_REQUESTS"] = False
+if "sqlite" in _database["ENGINE"]:
+    # IMMEDIATE: a transaction that will write takes its place in the queue at once instead of failing half-way.
+    # synchronous stays FULL, SQLite's default: an end that was answered must survive a power cut.
+    _database.setdefault("OPTIONS", {}).update(
+        transaction_mode="IMMEDIATE", timeout=20, init_command="PRAGMA journal_mode=WAL; PRAGMA cache_size=-32000;"
+    )
+    _database["CONN_MAX_AGE"] = None  # one connection a thread; opening one costs more than a query
+elif "postgresql" in _database["ENGINE"]:
+    _database.setdefault("OPTIONS", {})["pool"] = {"min_size": 2, "max_size": env.int("DATABASE_POOL", default=16), "timeout": 10}
+    _database["CONN_HEALTH_CHECKS"] = True
+else:
+    raise ImproperlyConfigured("DATABASE_URL must begin with sqlite:/// or postgres://")
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- People and sessions ------------------------------------------------------------------------------------------
+AUTH_USER_MODEL = "identity.User"
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "identity.backends.NameOrMail"]
+PASSWORD_HASHERS = ["identity.hashers.Argon2id"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 8}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+
+SESSION_ENGINE = "identity.store"
+SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer"
+SESSION_COOKIE_NAME = "__Host-portal" if SECURE else "portal"
+TENANT_COOKIE_NAME = "__Secure-session" if SECURE else "session"
+START_COOKIE_NAME = "__Host-start" if SECURE else "start"
+THEME_COOKIE_NAME = "__Host-theme" if SECURE else "theme"
+MESSAGES_COOKIE_NAME = "__Host-messages" if SECURE else "messages"
+SESSION_COOKIE_SECURE = SECURE
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_DOMAIN = None  # the middleware stamps the tenant's domain; the portal's cookie is host-only
+
+CSRF_COOKIE_NAME = "__Host-csrf" if SECURE else "csrf"
+CSRF_COOKIE_SECURE = SECURE
+CSRF_COOKIE_HTTPONLY = True
+CSRF_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_DOMAIN = None
+CSRF_FAILURE_VIEW = "portal.views.errors.csrf_failure"
+MESSAGE_STORAGE = "portal.messages.HostCookieStorage"
+
+# Until the ledger is there, a crude limit stands in its place. It answers exactly like a wrong password.
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=5)
+AXES_LOCKOUT_PARAMETERS = ["username"]
+AXES_USERNAME_CALLABLE = "identity.backends.bucket_name"
+AXES_CLIENT_IP_CALLABLE = "identity.backends.client_address"
+AXES_CLIENT_STR_CALLABLE = "identity.backends.client_name"
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_DISABLE_ACCESS_LOG = True
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
+AXES_ALLOWED_CORS_ORIGINS = None
+AXES_SENSITIVE_PARAMETERS = ["username", "password", "csrfmiddlewaretoken", "next", "code", "token", "ticket", "state"]
+
+# --- What a browser is told ---------------------------------------------------------------------------------------
+SECURE_HSTS_SECONDS = 63072000 if SECURE else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = True  # a tenant's apps share its Secure cookie: they are https anyway
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF, NONCE],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "connect-src": [SELF],
+        "font-src": [SELF],
+        "form-action": [SELF],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+        "object-src": [NONE],
+    }
+}
+# A sign-in is a few hundred bytes; nothing here takes more than a logo, and that comes by the command line.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 256 * 1024
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 600
+DATA_UPLOAD_MAX_NUMBER_FILES = 0
+
+# Under /_portal/, so that a site which already lives at a tenant's host hands us one path and our pages keep their look.
+STATIC_URL = "/_portal/static/"
+STATIC_ROOT = Path(env.str("STATIC_ROOT", default="") or VAR / "static")
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+WHITENOISE_ALLOW_ALL_ORIGINS = False
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = True
+
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
+SILENCED_SYSTEM_CHECKS = [
+    "axes.W002",  # no AxesMiddleware: a lockout answers like a wrong password, in the view
+    "axes.W006",  # by name, not by address: until the ledger, which counts both
+]
+
+LOG_FORMAT = env.str("LOG_FORMAT", default="plain" if DEMO else "json")
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"request": {"()": "portal.logs.RequestFilter"}},
+    "formatters": {"json": {"()": "portal.logs.JsonFormatter"}, "plain": {"()": "portal.logs.PlainFormatter"}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT, "filters": ["request"]},
+    },
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+    "loggers": {
+        # A 401 of the gate or a scanner's 404 is an answer, not news.
+        "django.request": {"level": "ERROR"},
+        "django.security": {"level": "ERROR"},
+        "django.server": {"level": "WARNING"},
+        "axes": {"level": "ERROR"},
+    },
+}

@@ -1,0 +1,128 @@
+// Gatehouse in the browser. Every page works without this file; it only makes things quicker to see.
+"use strict";
+
+(() => {
+  const body = document.body;
+  const dialog = document.getElementById("dialog");
+  const trouble = document.getElementById("trouble");
+
+  // ── Is this session still alive? An open tab notices its end within seconds, at once when looked at. ──
+
+  const EVERY = 4000;
+  let asking = false;
+  let leaving = false;
+
+  async function ask() {
+    if (asking || leaving || document.visibilityState !== "visible") return;
+    asking = true;
+    try {
+      const answer = await fetch(body.dataset.alive, {
+        cache: "no-store",
+        credentials: "same-origin",
+        headers: { Accept: "application/json" },
+      });
+      if (answer.status === 401) leave();
+    } catch {
+      // Offline, or the server restarts: that says nothing about the session. The next question will.
+    } finally {
+      asking = false;
+    }
+  }
+
+  function leave() {
+    leaving = true;
+    const next = body.dataset.next || location.pathname + location.search;
+    location.assign(`${body.dataset.login}?next=${encodeURIComponent(next)}`);
+  }
+
+  if (body.dataset.alive) {
+    setInterval(ask, EVERY);
+    addEventListener("focus", ask);
+    addEventListener("pageshow", ask);
+    document.addEventListener("visibilitychange", ask);
+  }
+
+  // ── Passwords can be shown, and are hidden again before they are sent. ──
+
+  function show(button, shown) {
+    document.getElementById(button.dataset.shows).type = shown ? "text" : "password";
+    button.classList.toggle("is-on", shown);
+  }
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-shows]");
+    if (button) show(button, !button.classList.contains("is-on"));
+  });
+
+  document.addEventListener("submit", (event) => {
+    event.target.querySelectorAll("[data-shows].is-on").forEach((button) => show(button, false));
+  });
+
+  // ── Tick all, and say how many are ticked. The bar itself appears and counts by style sheet. ──
+
+  function count(say) {
+    for (const form of document.querySelectorAll(".ticking")) {
+      const boxes = [...form.querySelectorAll("tbody [name=ids]")];
+      const ticked = boxes.filter((box) => box.checked).length;
+      const all = form.querySelector("[data-ticks-all]");
+      if (all) {
+        all.checked = ticked > 0 && ticked === boxes.length;
+        all.indeterminate = ticked > 0 && ticked < boxes.length;
+      }
+      const status = form.querySelector("[data-ticked]");
+      if (say && status) status.textContent = status.dataset.ticked.replace("{n}", ticked);
+    }
+  }
+
+  document.addEventListener("change", (event) => {
+    const form = event.target.closest(".ticking");
+    if (!form) return;
+    if (event.target.matches("[data-ticks-all]")) {
+      form.querySelectorAll("tbody [name=ids]").forEach((box) => (box.checked = event.target.checked));
+    }
+    count(true);
+  });
+
+  document.addEventListener("reset", () => setTimeout(count, 0, true));
+  addEventListener("pageshow", () => count(false));
+
+  // ── The dialog opens when HTMX has put a form into it, and closes when nothing is left to ask. ──
+
+  document.addEventListener("htmx:afterSwap", (event) => {
+    count(false);
+    if (!dialog || event.detail.target !== dialog) return;
+    if (dialog.querySelector("form")) {
+      if (!dialog.open) dialog.showModal();
+    } else {
+      dialog.close();
+    }
+  });
+
+  dialog?.addEventListener("click", (event) => {
+    if (!event.target.closest("[data-keeps]")) return;
+    event.preventDefault();
+    dialog.close();
+  });
+
+  dialog?.addEventListener("close", () => {
+    dialog.replaceChildren();
+    // The button that opened it may be gone with its row: then go on reading at the proof.
+    if (document.activeElement === body) document.querySelector("#proof [tabindex]")?.focus({ preventScroll: true });
+  });
+
+  // ── An HTMX request that failed must not look like nothing. ──
+
+  for (const name of ["htmx:responseError", "htmx:sendError", "htmx:timeout"]) {
+    document.addEventListener(name, () => {
+      if (body.dataset.alive) ask();
+      if (!trouble) return;
+      trouble.textContent = trouble.dataset.text;
+      trouble.hidden = false;
+      dialog?.close();
+    });
+  }
+
+  document.addEventListener("htmx:beforeRequest", () => {
+    if (trouble) trouble.hidden = true;
+  });
+})();

@@ -1,0 +1,302 @@
+"""The tenant admin's console: who is signed in, and ending it."""
+
+import ipaddress
+import re
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib import messages
+from django.db import connection
+from django.db.models import Count, Q
+from django.http import Http404, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+from django.views.decorators.http import require_POST, require_safe
+
+from identity import events, sessions
+from identity.models import Event, Session, SessionQuerySet, fold
+from identity.text import clean
+from portal.access import ConsoleRequest, PortalRequest, console, signed_in
+from portal.devices import device
+from portal.forms import EndForm
+from portal.paging import Order, page_of
+from portal.views.account import chosen
+from portal.views.show import Row
+from tenants.models import Membership, Tenant
+
+ORDERS = {
+    "seen": Order("last_seen_at", descending=True),
+    "signed_in": Order("created_at", descending=True),
+    "person": Order("user__name_key", descending=False, is_time=False),
+}
+ENDED = Order("ended_at", descending=True)
+
+
+@require_safe
+@signed_in
+def home(request: PortalRequest) -> HttpResponse:
+    """The tenants that one may administer: one's own, or all of them for an operator."""
+    roles = {
+        membership.tenant_id: membership.get_role_display()
+        for membership in Membership.objects.filter(user=request.user, role__in=["admin", "owner"], blocked_at=None)
+    }
+    tenants = Tenant.objects.all() if request.user.is_superuser else Tenant.objects.filter(pk__in=roles, status=Tenant.Status.ACTIVE)
+    listed = list(tenants.order_by("name")[:500])
+    live = dict(
+        Session.objects.filter(tenant__in=listed, ended_at=None, idle_expires_at__gt=timezone.now(), expires_at__gt=timezone.now())
+        .values_list("tenant")
+        .annotate(n=Count("pk"))
+        .order_by()
+    )
+    shown = [{"tenant": tenant, "role": roles.get(tenant.pk, _("Operator")), "live": live.get(tenant.pk, 0)} for tenant in listed]
+    return render(request, "console/home.html", {"here": "console", "tenants": shown, "brands": listed})
+
+
+@require_safe
+@console
+def overview(request: ConsoleRequest) -> HttpResponse:
+    return redirect("console_sessions", request.console_tenant.slug)
+
+
+# --- The list -----------------------------------------------------------------------------------------------------
+
+
+@require_safe
+@console
+def sessions_page(request: ConsoleRequest) -> HttpResponse:
+    """Live sessions (or ended ones) of this tenant: search, sort, keyset pages, exact count; the whole state is in the URL."""
+    tenant = request.console_tenant
+    context = _list(request, tenant)
+    if request.htmx and request.htmx.target == "sessions":
+        return render(request, "console/_sessions.html", context)
+    return render(request, "console/sessions.html", context)
+
+
+def _list(request: ConsoleRequest, tenant: Tenant) -> dict[str, Any]:
+    get = request.GET
+    state = "ended" if get.get("state") == "ended" else "live"
+    sort = get.get("sort", "seen") if get.get("sort") in ORDERS else "seen"
+    order = ENDED if state == "ended" else _order(sort, get.get("dir", ""))
+    q = " ".join(get.get("q", "").split())[:100]
+    everything = _ended(tenant) if state == "ended" else Session.objects.alive_at(tenant)
+    matching = _search(everything, q)
+    total = everything.count()
+    page = page_of(matching.select_related("user", "ended_by"), order, after=get.get("after", ""), before=get.get("before", ""))
+    here = reverse("console_sessions", args=[tenant.slug])
+    kept = {"q": q, "state": "ended" if state == "ended" else "", "sort": get.get("sort", ""), "dir": get.get("dir", "")}
+
+    def address(**changes: str) -> str:
+        query = {name: value for name, value in {**kept, **changes}.items() if value}
+        return f"{here}?{urlencode(query)}" if query else here
+
+    first = not (get.get("after") or get.get("before"))
+    return {
+        "brand": tenant,
+        "tenant": tenant,
+        "nav": _nav(tenant, total if state == "live" else None),
+        "membership": request.membership,
+        "rows": [Row.of(row) for row in page.rows],
+        "ended_rows": [Row.of(row) for row in _lately(tenant)] if state == "live" and first and not q else [],
+        "page": {
+            "newer_url": address(before=page.newer) if page.newer else "",
+            "older_url": address(after=page.older) if page.older else "",
+            "count_here": len(page.rows),
+        },
+        "total": total,
+        "matching": matching.count() if q else total,
+        "q": q,
+        "sort": sort,
+        "sort_dir": "descending" if order.descending else "ascending",
+        "sort_urls": {name: address(sort=name, dir=_other_way(name, sort, order)) for name in ORDERS},
+        "tokens": [{"label": q, "url": address(q="")}] if q else [],
+        "state": state,
+        "live_url": here,
+        "ended_url": f"{here}?state=ended",
+        "proof": None,
+    }
+
+
+def _order(sort: str, direction: str) -> Order:
+    order = ORDERS[sort]
+    return Order(order.path, {"asc": False, "desc": True}.get(direction, order.descending), order.is_time)
+
+
+def _other_way(name: str, sort: str, order: Order) -> str:
+    """A second click on the column in use turns it round."""
+    if name != sort:
+        return ""
+    return "asc" if order.descending else "desc"
+
+
+def _ended(tenant: Tenant) -> SessionQuerySet:
+    return Session.objects.filter(tenant=tenant, ended_at__isnull=False).exclude(end_reason=Session.Reason.PROBE)
+
+
+def _lately(tenant: Tenant) -> list[Session]:
+    rows = _ended(tenant).filter(ended_at__gt=timezone.now() - timedelta(hours=1))
+    return list(rows.select_related("user", "ended_by").order_by("-ended_at")[:10])
+
+
+def _search(rows: SessionQuerySet, q: str) -> SessionQuerySet:
+    """By a part of name or e-mail, or by the beginning of an address."""
+    if not q:
+        return rows
+    found = Q(user__search_text__contains=fold(q))
+    if addresses := _addresses(q):
+        found |= addresses
+    return rows.filter(found)
+
+
+def _addresses(q: str) -> Q | None:
+    """Sessions from addresses that begin with `q`: a range, which an index can serve; as text on SQLite, where addresses are texts."""
+    if not re.fullmatch(r"[0-9a-fA-F.:/]{1,43}", q) or not ("." in q or ":" in q):
+        return None
+    if connection.vendor == "sqlite":
+        return Q(ip__startswith=q.partition("/")[0].lower().removesuffix("::") if "/" in q else q.lower())
+    network = _network(q)
+    return Q(ip__gte=str(network[0]), ip__lte=str(network[-1])) if network else None
+
+
+def _network(q: str) -> "ipaddress.IPv4Network | ipaddress.IPv6Network | None":
+    """`203.0.113.` → 203.0.113.0/24, `2001:db8:61:` → 2001:db8:61::/48, whole addresses and networks as they are."""
+    try:
+        return ipaddress.ip_network(q, strict=False)
+    except ValueError:
+        pass
+    parts = [part for part in re.split(r"[.:]", q) if part]
+    try:
+        if "." in q and len(parts) < 4:
+            return ipaddress.ip_network(f"{'.'.join(parts + ['0'] * (4 - len(parts)))}/{8 * len(parts)}")
+        if ":" in q and len(parts) < 8:
+            return ipaddress.ip_network(f"{':'.join(parts)}::/{16 * len(parts)}")
+    except ValueError:
+        return None
+    return None
+
+
+def _nav(tenant: Tenant, live: int | None) -> list[dict[str, Any]]:
+    address = reverse("console_sessions", args=[tenant.slug])
+    return [{"name": "sessions", "label": _("Sessions"), "icon": "sessions", "url": address, "count": live, "current": True}]
+
+
+# --- The end ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What an end leaves behind: when it was committed, how long it took, and the event that names it."""
+
+    text: str
+    committed: datetime
+    took_ms: int
+    event_ref: str
+
+
+@require_POST
+@console
+def sessions_end(request: ConsoleRequest) -> HttpResponse:
+    """End the named sessions of this tenant. With a reason at once, without one after a confirmation.
+
+    Ended ids are ignored; one id that is not of this tenant is a 404 and nothing changes.
+    """
+    tenant = request.console_tenant
+    only = request.POST.get("only")
+    ids = chosen([only] if only else request.POST.getlist("ids"))
+    which = Session.objects.filter(tenant=tenant, pk__in=ids)
+    named = list(which.select_related("user"))
+    if len(named) != len(set(ids)):
+        events.record("foreign_session", request=request, tenant=tenant, actor=request.user, ids=[str(pk) for pk in ids][:20])
+        raise Http404
+    live = [row for row in named if row.ended_at is None]
+    back = reverse("console_sessions", args=[tenant.slug])
+    if not live:
+        return _nothing_to_end(request, named, back)
+    form = EndForm(request.POST if "reason" in request.POST else None)
+    if not form.is_valid():
+        return _confirm(request, tenant, live, form, back)
+    reason = Session.Reason.BY_ADMIN if request.membership and request.membership.may_administer else Session.Reason.BY_OPERATOR
+    started = time.perf_counter()
+    note = clean(form.cleaned_data["reason"], 200)
+    done = sessions.end(which, by=request.user, reason=reason, note=note, request=request)
+    took = round((time.perf_counter() - started) * 1000)
+    text = _over(done)
+    if not request.htmx:
+        messages.success(request, text)
+        return _see_other(back)
+    event = Event.objects.filter(session__in=[row.pk for row in done], kind="session_ended").select_related("tenant").order_by("-pk").first()
+    proof = Proof(text, done[0].ended_at or timezone.now(), took, event.reference if event else "") if done else None
+    ended = Session.objects.filter(pk__in=[row.pk for row in named]).select_related("user", "ended_by")
+    context = {
+        "tenant": tenant,
+        "rows": [Row.of(row, fresh=True) for row in ended],
+        "proof": proof,
+        "total": Session.objects.alive_at(tenant).count(),
+    }
+    return render(request, "console/_ended.html", context)
+
+
+def _see_other(address: str) -> HttpResponse:
+    return HttpResponse(status=303, headers={"Location": address})
+
+
+def _nothing_to_end(request: ConsoleRequest, named: list[Session], back: str) -> HttpResponse:
+    """Somebody else was first, or nothing was ticked."""
+    if request.htmx and named:
+        ended = Session.objects.filter(pk__in=[row.pk for row in named]).select_related("user", "ended_by")
+        return render(request, "console/_ended.html", {"rows": [Row.of(row, fresh=True) for row in ended], "proof": None, "total": None})
+    messages.info(request, _("These sessions were over already.") if named else _("Tick the sessions to end first."))
+    return HttpResponse(headers={"HX-Redirect": back}) if request.htmx else _see_other(back)
+
+
+def _confirm(request: ConsoleRequest, tenant: Tenant, live: list[Session], form: EndForm, back: str) -> HttpResponse:
+    people = {row.user_id: row.user for row in live}
+    n = len(live)
+    if len(people) == 1:
+        name = live[0].user.display_name
+        title = ngettext("End this session of %(name)s?", "End %(n)d sessions of %(name)s?", n) % {"n": n, "name": name}
+    else:
+        name = _("Everyone named here")
+        title = _("End %(n)d sessions of %(people)d people?") % {"n": n, "people": len(people)}
+    lead = _("%(name)s is signed out of %(tenant)s at once, in every app and every open tab, and told who did it and why.") % {
+        "name": name,
+        "tenant": tenant.name,
+    }
+    sample = [
+        {
+            "device": f"{row.user.display_name}: {device(row.user_agent).label}" if len(people) > 1 else device(row.user_agent).label,
+            "address": row.ip or "",
+            "seen": row.last_seen_at,
+        }
+        for row in live[:10]
+    ]
+    context = {
+        "brand": tenant,
+        "tenant": tenant,
+        "nav": _nav(tenant, None),
+        "membership": request.membership,
+        "title": title,
+        "lead": lead,
+        "count": n,
+        "people": name,
+        "sample": sample,
+        "more": n - len(sample),
+        "ids": [str(row.pk) for row in live],
+        "reason": form.data.get("reason", "") if form.is_bound else "",
+        "error": _("Say why: the person reads it, and it stays in the log.") if form.is_bound else "",
+        "back_url": back,
+    }
+    return render(request, "console/_end.html" if request.htmx else "console/end.html", context)
+
+
+def _over(done: list[Session]) -> str:
+    names = {row.user.display_name for row in done}
+    n = len(done)
+    if len(names) == 1:
+        return ngettext("%(n)d session of %(name)s is over.", "%(n)d sessions of %(name)s are over.", n) % {"n": n, "name": names.pop()}
+    return ngettext("%(n)d session is over.", "%(n)d sessions are over.", n) % {"n": n}

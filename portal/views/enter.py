@@ -1,0 +1,60 @@
+"""The portal's half of a hand-off: `/enter/<slug>/`."""
+
+from urllib.parse import quote, urlencode
+
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_safe
+
+from identity import events, sessions, tickets
+from identity.middleware import SessionRequest
+from identity.models import User
+from portal.access import portal_row, step_up
+from tenants import hosts
+from tenants.models import Tenant
+
+
+@require_safe
+def enter(request: SessionRequest, slug: str) -> HttpResponse:
+    """Check the state, the person, admission; then a ticket. Not a member and no such tenant look the same."""
+    tenant = Tenant.objects.filter(slug=slug).first()
+    state = tickets.State.read(request.GET.get("state", ""))
+    if tenant and (state is None or state.tenant_id != tenant.pk or state.host not in tenant.all_hosts()):
+        return _away(f"{hosts.origin(tenant.hostname)}/_portal/start")
+    if not request.user.is_authenticated:
+        return redirect(f"/login/?next={quote(request.get_full_path(), safe='')}")
+    portal = portal_row(request)
+    admitted = sessions.admission(portal, slug)
+    if admitted.verdict is sessions.Verdict.PROVE:
+        return step_up(request)
+    if admitted.verdict is not sessions.Verdict.OPEN:
+        return refuse(request, admitted, slug)
+    assert tenant is not None and state is not None and admitted.tenant == tenant
+    ticket = tickets.issue(portal, tenant, state)
+    return _away(f"{hosts.origin(state.host)}/_portal/finish?{urlencode({'ticket': ticket, 'state': state.text})}")
+
+
+def _away(address: str) -> HttpResponse:
+    response = redirect(address)
+    response["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+def refuse(request: SessionRequest, admitted: sessions.Admission, slug: str) -> HttpResponse:
+    """A stranger learns nothing; a proven member is told the truth."""
+    assert isinstance(request.user, User)
+    events.record("admission_refused", request=request, tenant=admitted.tenant, subject=request.user, verdict=admitted.verdict, slug=slug)
+    if admitted.verdict is sessions.Verdict.STRANGER:
+        return render(request, "enter/no_access.html", {"brand": None}, status=403)
+    tenant = admitted.tenant
+    assert tenant is not None
+    if admitted.verdict is sessions.Verdict.BLOCKED:
+        title = _("Your way into %(tenant)s is blocked") % {"tenant": tenant.name}
+        lead = _("An administrator of %(tenant)s blocked this account there. Your account and your other places are untouched.") % {
+            "tenant": tenant.name
+        }
+    else:
+        title = _("%(tenant)s is suspended") % {"tenant": tenant.name}
+        lead = _("An operator of this portal suspended %(tenant)s. Nobody can enter until it is resumed.") % {"tenant": tenant.name}
+    return render(request, "enter/closed.html", {"brand": tenant, "tenant": tenant, "title": title, "lead": lead}, status=403)

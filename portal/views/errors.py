@@ -1,0 +1,44 @@
+"""Refusals, calm: JSON for JSON."""
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+
+from identity import events
+from identity.text import clean
+
+
+def _wants_json(request: HttpRequest) -> bool:
+    return request.path.startswith("/api/") or request.path == "/_portal/whoami"
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """A form that did not come from our own page. ASVS 16.3.3."""
+    events.record("csrf_refused", request=request, tenant=getattr(request, "tenant", None), path=clean(request.path), reason=clean(reason))
+    return render(request, "403_csrf.html", status=403)
+
+
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    if _wants_json(request):
+        return JsonResponse({"error": "Bad request"}, status=400)
+    return render(request, "400.html", status=400)
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    if _wants_json(request):
+        return JsonResponse({"error": "Not found"}, status=404)
+    return render(request, "404.html", status=404)
+
+
+def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    if _wants_json(request):
+        return JsonResponse({"error": "Forbidden"}, status=403)
+    return render(request, "403.html", status=403)
+
+
+def broken(request: HttpRequest) -> HttpResponse:
+    """Something of ours failed. The page needs no database and says the request id that the log has."""
+    if _wants_json(request):
+        return JsonResponse({"error": "Internal error"}, status=500)
+    from django.template.loader import render_to_string
+
+    return HttpResponse(render_to_string("500.html", {"request_id": getattr(request, "id", "")}), status=500)

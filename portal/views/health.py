@@ -1,0 +1,32 @@
+"""Is the process up, and can it work? Asked by proxies and upgrades; no session, no row."""
+
+import logging
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
+from django.http import HttpRequest, JsonResponse
+from django.views.decorators.http import require_safe
+
+log = logging.getLogger(__name__)
+
+
+@require_safe
+def healthz(request: HttpRequest) -> JsonResponse:
+    """The process answers. Asks nothing of the database."""
+    return JsonResponse({"status": "ok", "release": settings.RELEASE})
+
+
+@require_safe
+def readyz(request: HttpRequest) -> JsonResponse:
+    """The database answers and every migration is applied; else 503 and the reason in the log."""
+    try:
+        executor = MigrationExecutor(connection)
+        waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    except DatabaseError as error:
+        log.error("readyz: the database does not answer: %s", error)
+        return JsonResponse({"status": "database"}, status=503)
+    if waiting:
+        log.error("readyz: %d migrations are not applied. Run: manage.py migrate", len(waiting))
+        return JsonResponse({"status": "migrations"}, status=503)
+    return JsonResponse({"status": "ready", "release": settings.RELEASE})

@@ -1,0 +1,243 @@
+"""Signing in and out, and proving again."""
+
+import uuid
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from django.conf import settings
+from django.contrib import auth
+from django.contrib.auth.models import AnonymousUser
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as lazy
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods
+
+from identity import events, sessions
+from identity.backends import prove
+from identity.middleware import SessionRequest
+from identity.models import Session, User
+from identity.tickets import State
+from portal.access import PortalRequest, portal_next, portal_row, signed_in
+from portal.devices import device
+from portal.forms import SignInForm, StepUpForm
+from tenants import hosts, policy
+from tenants.models import Membership, Tenant
+
+BACKEND = "identity.backends.NameOrMail"
+_SILENT = {Session.Reason.SIGNED_OUT, Session.Reason.REPLACED, Session.Reason.PROBE, Session.Reason.IDLE, Session.Reason.EXPIRED}
+
+
+# --- Sign in ------------------------------------------------------------------------------------------------------
+
+
+def bound_for(target: str) -> tuple[Tenant | None, State | None]:
+    """The tenant and the state behind `next`, if it leads into a hand-off: for the brand, and for form-action."""
+    path = urlsplit(target).path
+    if not path.startswith("/enter/"):
+        return None, None
+    slug = path.removeprefix("/enter/").strip("/")
+    tenant = Tenant.objects.filter(slug=slug).first()
+    query = urlsplit(target).query
+    state = State.read(query.removeprefix("state=")) if query.startswith("state=") else None
+    return tenant, state if state and tenant and state.tenant_id == tenant.pk else None
+
+
+def let_through(response: HttpResponse, tenant: Tenant | None, state: State | None) -> HttpResponse:
+    """Chromium asks form-action for every redirect that follows a POST; without the target's origin the last one is blocked."""
+    if tenant:
+        targets = [hosts.origin(tenant.hostname)]
+        if state:
+            parts = urlsplit(state.next)
+            targets += [hosts.origin(state.host), f"{parts.scheme}://{parts.netloc}"]
+        response._csp_update = {"form-action": sorted(set(targets))}  # type: ignore[attr-defined]
+    return response
+
+
+@sensitive_post_parameters("password")
+@require_http_methods(["GET", "HEAD", "POST"])
+def login(request: SessionRequest) -> HttpResponse:
+    target = portal_next(request.POST.get("next", "") or request.GET.get("next", ""))
+    tenant, state = bound_for(target)
+    if request.method == "POST":
+        form = SignInForm(request.POST)
+        if form.is_valid():
+            if sign_in(request, **_credentials(form)):
+                return _onward(request, target)
+            form.add_error(None, _("That name and password do not match."))
+    else:
+        if request.user.is_authenticated:
+            return redirect(target or "home")
+        if "again" not in request.GET and (page := reason_page(request, target)):
+            return page
+        form = SignInForm(initial={"next": target})
+    context = {
+        "form": form,
+        "brand": tenant,
+        "continue_to": tenant.name if tenant else "",
+        "signup_open": settings.SIGNUP == "open",
+        "remember_days": policy.REMEMBERED_ABSOLUTE.days,
+    }
+    return let_through(render(request, "login/login.html", context), tenant, state)
+
+
+def _credentials(form: SignInForm) -> dict[str, Any]:
+    data = form.cleaned_data
+    return {"username": data["username"], "password": data["password"], "remember": data["remember"]}
+
+
+def sign_in(request: SessionRequest, *, username: str, password: str, remember: bool) -> User | None:
+    """Check the password and open a portal session in this browser: the form's way in and the JSON one. None: no."""
+    user = prove(request, username, password)
+    if user is None:
+        known = User.objects.named(username)
+        events.record("sign_in_failed", request=request, subject=known)
+        return None
+    if request.session.row is not None:  # a browser holds one tree; the one from before ends
+        request.session.flush()
+    try:
+        auth.login(request, user, backend=BACKEND)
+        pk = uuid.uuid4()
+        row, key = sessions.sign_in(
+            user, request=request, methods=["pwd"], remember=remember, session_data=request.session.sealed_data(pk), pk=pk
+        )
+    except sessions.StaleProof:
+        request.session.forget()
+        request.user = AnonymousUser()  # type: ignore[attr-defined]
+        return None
+    request.session.adopt(row, key)
+    return user
+
+
+def _onward(request: SessionRequest, target: str) -> HttpResponse:
+    """On to `next`, or home. Who belongs to one tenant only goes straight there, by a page, since form-action allows no other host."""
+    if target not in {"", "/"}:
+        return redirect(target)
+    only = only_tenant(request.user)  # type: ignore[arg-type]
+    if only is None:
+        return redirect("home")
+    response = render(request, "login/onward.html", {"brand": only, "target": only.home_url})
+    response["Refresh"] = f"0;url={only.home_url}"
+    return response
+
+
+def only_tenant(user: User) -> Tenant | None:
+    """The one active tenant of somebody who has no other and is no operator."""
+    if user.is_superuser:
+        return None
+    mine = list(Membership.objects.filter(user=user).select_related("tenant")[:2])
+    return mine[0].tenant if len(mine) == 1 and mine[0].blocked_at is None and mine[0].tenant.is_active else None
+
+
+def reason_page(request: SessionRequest, target: str) -> HttpResponse | None:
+    """The page that says why a session is over, for whoever comes with its cookie; None where there is nothing to say.
+
+    It stays until the person signs in again: another tab of the same browser is told as well.
+    """
+    over = request.ended_session  # type: ignore[attr-defined]
+    if not over or over.end_reason in _SILENT:
+        return None
+    place = over.tenant.name if over.tenant else "Gatehouse"
+    own = over.ended_by_id == over.user_id
+    rows = [{"label": _("When"), "text": "", "when": over.ended_at}]
+    if over.ended_by and not own:
+        rows.insert(0, {"label": _("Ended by"), "text": _who(over.ended_by, over.tenant), "when": None})
+    rows.append({"label": _("Session"), "text": device(over.user_agent).label, "when": None})
+    rows.append({"label": _("Signed in"), "text": "", "when": over.created_at})
+    elsewhere = []
+    if over.tenant:
+        others = Session.objects.filter(parent_id=over.parent_id, parent__ended_at=None, ended_at=None).exclude(tenant=over.tenant)
+        elsewhere = list(others.order_by("tenant__name").values_list("tenant__name", flat=True).distinct())
+    context = {
+        "brand": over.tenant,
+        "ended": {
+            "title": _("You were signed out of %(place)s") % {"place": place},
+            "lead": _LEADS.get(over.end_reason, over.get_end_reason_display()),
+            "rows": rows,
+            "note": over.end_note,
+            "elsewhere": elsewhere,
+        },
+        "again_url": f"{request.path}?again=1&next={quote(target, safe='')}",
+        "places_url": settings.PORTAL_URL + "/",
+    }
+    return render(request, "login/ended.html", context, status=401)
+
+
+def _who(person: User, tenant: Tenant | None) -> str:
+    membership = Membership.objects.filter(user=person, tenant=tenant).first() if tenant else None
+    if membership and membership.may_administer:
+        return _("%(name)s, %(role)s of %(tenant)s") % {
+            "name": person.display_name,
+            "role": str(membership.get_role_display()).lower(),
+            "tenant": tenant,
+        }
+    return _("%(name)s, operator") % {"name": person.display_name} if person.is_superuser else person.display_name
+
+
+_LEADS: dict[str, Any] = {
+    Session.Reason.BY_ADMIN: lazy("An administrator ended this session. It was in force at once, in every app."),
+    Session.Reason.BY_OPERATOR: lazy("An operator of this portal ended this session. It was in force at once, everywhere."),
+    Session.Reason.BY_PERSON: lazy("You ended this session from your list of sessions."),
+    Session.Reason.PASSWORD: lazy("The password of this account was changed, which ends every other session."),
+    Session.Reason.DEACTIVATED: lazy("This account was deactivated by an operator."),
+    Session.Reason.BLOCKED: lazy("Signing in here was blocked for this account by an administrator."),
+    Session.Reason.REMOVED: lazy("This account is no longer a member here."),
+    Session.Reason.SUSPENDED: lazy("This place was suspended by an operator."),
+}
+
+
+# --- Step-up ------------------------------------------------------------------------------------------------------
+
+
+@sensitive_post_parameters("password")
+@require_http_methods(["GET", "HEAD", "POST"])
+@signed_in
+def step_up(request: PortalRequest) -> HttpResponse:
+    """Prove that it is you: the password again (factors come with the ledger). The absolute limits stay as they were."""
+    target = portal_next(request.POST.get("next", "") or request.GET.get("next", ""))
+    tenant, state = bound_for(target)
+    form = StepUpForm(request.POST or None, initial={"next": target})
+    if request.method == "POST" and form.is_valid():
+        person = prove(request, request.user.username, form.cleaned_data["password"])
+        if person is not None and person.pk == request.user.pk:
+            if sessions.prove_again(portal_row(request), request=request):
+                request.session.rotate(grace=True)
+            return redirect(target or "home")
+        events.record("step_up_failed", request=request, subject=request.user)
+        form.add_error("password", _("That password is not right."))
+    context = {"form": form, "brand": tenant, "username": request.user.username, "why": _why(target, tenant)}
+    return let_through(render(request, "step_up/step_up.html", context), tenant, state)
+
+
+def _why(target: str, tenant: Tenant | None) -> str:
+    if tenant:
+        return _("%(tenant)s asks for a fresh proof before it opens again.") % {"tenant": tenant.name}
+    if target.startswith("/console/"):
+        return _("The console asks for a fresh proof.")
+    return _("What comes next asks for a fresh proof.")
+
+
+# --- Sign out -----------------------------------------------------------------------------------------------------
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def logout(request: SessionRequest) -> HttpResponse:
+    """On both kinds of host: GET shows one button, POST ends the whole tree and names what was signed out of."""
+    row = request.session.row
+    if row is None:
+        return render(request, "logout/done.html", {"places": [], "again_url": reverse("login"), "brand": request.tenant})
+    root = row.parent_id or row.pk
+    open_branches = Session.objects.filter(parent_id=root, ended_at=None).select_related("tenant").order_by("tenant__name")
+    places = list(dict.fromkeys(str(branch.tenant) for branch in open_branches))
+    if request.method != "POST":
+        context = {"places": places, "browser": device(row.user_agent).label, "brand": request.tenant}
+        return render(request, "logout/logout.html", context)
+    sessions.end(Session.objects.filter(pk=root), by=row.user, reason=Session.Reason.SIGNED_OUT, request=request)
+    auth.logout(request)
+    response = render(request, "logout/done.html", {"places": places, "again_url": reverse("login"), "brand": request.tenant, "signed_in": False})
+    if request.tenant is None:
+        response["Clear-Site-Data"] = '"cache"'  # a tenant's host may hold a site that is not ours
+    return response
+

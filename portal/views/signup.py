@@ -1,0 +1,79 @@
+"""Making an account, and the two one-time links that an operator hands out."""
+
+from django.conf import settings
+from django.db import transaction
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods, require_safe
+
+from identity import events, links, sessions
+from identity.middleware import SessionRequest
+from identity.models import Link
+from portal.forms import NewPasswordForm, SignUpForm
+
+
+@sensitive_post_parameters("password")
+@require_http_methods(["GET", "HEAD", "POST"])
+def signup(request: SessionRequest) -> HttpResponse:
+    """A user and no session. Closed unless the platform opens it."""
+    if settings.SIGNUP != "open":
+        return render(request, "signup/closed.html", status=403)
+    form = SignUpForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        user = form.save()
+        events.record("signed_up", request=request, actor=user, subject=user)
+        return render(request, "signup/done.html", {"username": user.username}, status=201)
+    return render(request, "signup/signup.html", {"form": form})
+
+
+@sensitive_post_parameters("password")
+@require_http_methods(["GET", "HEAD", "POST"])
+def signup_link(request: SessionRequest, token: str) -> HttpResponse:
+    """The first operator's account, behind a link that `manage.py operator link` printed."""
+    if links.find(token, Link.Purpose.OPERATOR) is None:
+        return refused(request)
+    form = SignUpForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        with transaction.atomic():
+            if links.take(token, Link.Purpose.OPERATOR) is None:
+                return refused(request)
+            form.instance.is_superuser = form.instance.is_staff = True
+            user = form.save()
+            events.record("operator_granted", request=request, actor=user, subject=user, by="link")
+        return render(request, "signup/done.html", {"username": user.username, "operator": True}, status=201)
+    return render(request, "signup/signup.html", {"form": form, "operator": True})
+
+
+@sensitive_post_parameters("password")
+@require_http_methods(["GET", "HEAD", "POST"])
+def password_reset(request: SessionRequest, token: str) -> HttpResponse:
+    """A new password behind a link that `manage.py user link` printed. It signs nobody in and ends every session (ASVS 6.4.3)."""
+    link = links.find(token, Link.Purpose.PASSWORD)
+    if link is None or link.user is None:
+        return refused(request)
+    form = NewPasswordForm(link.user, request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        with transaction.atomic():
+            if links.take(token, Link.Purpose.PASSWORD) is None:
+                return refused(request)
+            sessions.change_password(link.user, form.cleaned_data["password"], by=link.user, request=request)
+        return redirect("password_reset_complete")
+    return render(request, "password/reset.html", {"form": form, "person": link.user.username})
+
+
+@require_safe
+def password_reset_complete(request: SessionRequest) -> HttpResponse:
+    return render(request, "password/reset_done.html")
+
+
+@require_safe
+def password_forgot(request: SessionRequest) -> HttpResponse:
+    """No mail yet: the page says whom to ask."""
+    return render(request, "password/forgot.html")
+
+
+def refused(request: SessionRequest) -> HttpResponse:
+    """Used, late or unknown: one page for all three."""
+    events.record("link_refused", request=request)
+    return render(request, "login/link_refused.html", status=404)
