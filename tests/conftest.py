@@ -1,0 +1,107 @@
+"""The cast, the visitor's browser, and what every test gets."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings as django_settings
+from django.core.management import call_command
+
+from identity.management.commands.demo import seed
+from identity.models import User
+from tenants import hosts
+from tenants.models import Tenant
+from tests.visitor import Visitor
+
+PASSWORD = "gatehouse-demo"  # noqa: S105
+
+
+def missing(text: str) -> None:
+    """Skip for a newcomer and say which package helps; an error in CI, where nothing may be missing."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(text)
+    pytest.skip(text)
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    database = django_settings.DATABASES["default"]
+    if "sqlite" in database["ENGINE"]:  # a file and WAL, as in the product, not Django's memory
+        database["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def static_files() -> None:
+    if not Path(django_settings.STATIC_ROOT, "staticfiles.json").exists():
+        call_command("collectstatic", interactive=False, verbosity=0)
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered() -> Iterator[None]:
+    hosts.forget()
+    yield
+    hosts.forget()
+
+
+_HASH: list[str] = []
+
+
+@pytest.fixture
+def cast(db: None) -> dict[str, User]:
+    """alice (member of acme), bob (admin of acme), carol (member of globex), dave (member of both), erin (operator),
+    olivia (owner of acme and globex), mallory (no one)."""
+    return people()
+
+
+def people() -> dict[str, User]:
+    seed(PASSWORD)
+    User.objects.create_user("mallory", "mallory@nowhere.example", password=PASSWORD)
+    return {user.username: user for user in User.objects.all()}
+
+
+@pytest.fixture
+def acme(cast: dict[str, User]) -> Tenant:
+    return Tenant.objects.get(slug="acme")
+
+
+@pytest.fixture
+def globex(cast: dict[str, User]) -> Tenant:
+    return Tenant.objects.get(slug="globex")
+
+
+@pytest.fixture
+def visitor() -> Callable[..., Visitor]:
+    """A new browser: `visitor()`; or one that has signed in: `visitor("dave")`, `visitor("dave", at="acme")`."""
+
+    def open_browser(name: str = "", at: str = "", **kwargs: str) -> Visitor:
+        browser = Visitor(**kwargs)
+        if name:
+            browser.sign_in(name, PASSWORD, at=at)
+        return browser
+
+    return open_browser
+
+
+@pytest.fixture
+def over_https(settings: pytest.FixtureRequest) -> None:
+    """The product as in production: https, other hosts, prefixed cookies."""
+    values = {
+        "SECURE": True,
+        "PORTAL_URL": "https://login.example.com",
+        "PORTAL_HOST": "login.example.com",
+        "PORTAL_PORT": None,
+        "TENANT_DOMAIN": "example.com",
+        "ON_LOCALHOST": False,
+        "SESSION_COOKIE_NAME": "__Host-portal",
+        "TENANT_COOKIE_NAME": "__Secure-session",
+        "START_COOKIE_NAME": "__Host-start",
+        "THEME_COOKIE_NAME": "__Host-theme",
+        "CSRF_COOKIE_NAME": "__Host-csrf",
+        "SESSION_COOKIE_SECURE": True,
+        "CSRF_COOKIE_SECURE": True,
+        "SECURE_HSTS_SECONDS": 63072000,
+        "TRUSTED_PROXIES": ["127.0.0.1"],
+    }
+    for name, value in values.items():
+        setattr(settings, name, value)

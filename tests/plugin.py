@@ -1,0 +1,28 @@
+"""Starts what the tests run on, before Django reads its settings (loaded by `-p tests.plugin` in pyproject.toml).
+
+TEST_DATABASE=postgres starts a throw-away PostgreSQL from the installed binaries; without it the tests use SQLite in a
+file, in WAL mode, as the product does. Workers of pytest-xdist inherit the server of the process that started them.
+"""
+
+import atexit
+import os
+import tempfile
+
+for name in ("PORTAL_URL", "TENANT_DOMAIN", "SECRET_KEY", "ENCRYPTION_KEYS", "TRUSTED_PROXIES", "SIGNUP", "DEBUG", "LOG_FORMAT"):
+    os.environ.pop(name, None)
+os.environ["SECRET_KEY"] = "a key for the tests only, long enough to be one"
+os.environ["ENCRYPTION_KEYS"] = "dGVzdHMgb25seTogMzIgYnl0ZXMgb2YgYSBmYWtlIGs="
+os.environ["PORT"] = "8000"
+
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    folder = tempfile.TemporaryDirectory(prefix="gatehouse-tests-")
+    atexit.register(folder.cleanup)
+    os.environ["STATIC_ROOT"] = f"{folder.name}/static"
+    if os.environ.get("TEST_DATABASE", "sqlite") == "postgres":
+        from tests.servers import PostgreSQL
+
+        server = PostgreSQL()
+        atexit.register(server.stop)
+        os.environ["DATABASE_URL"] = server.url("postgres")
+    else:
+        os.environ["DATABASE_URL"] = f"sqlite:///{folder.name}/gatehouse.sqlite3"
