@@ -17,7 +17,9 @@ class NameOrMail(ModelBackend):
     """Sign-in by user name or verified e-mail. Unknown and inactive people cost as much as known ones."""
 
     @sensitive_variables("password")
-    def authenticate(self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **kwargs: Any) -> User | None:
+    def authenticate(
+        self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **kwargs: Any
+    ) -> User | None:
         if not username or password is None or len(password) > LONGEST_PASSWORD:
             return None
         user = User.objects.named(username)

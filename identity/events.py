@@ -10,6 +10,7 @@ from identity.models import Event, User
 from identity.text import clean
 from tenants.models import Tenant
 
+
 def user_agent(request: HttpRequest) -> str:
     return clean(request.META.get("HTTP_USER_AGENT", ""))
 

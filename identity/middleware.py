@@ -7,13 +7,14 @@ from urllib.parse import quote
 from django.conf import settings
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.utils.functional import SimpleLazyObject
 
 from identity import crypto, events, sessions
+from identity.models import Session
 from identity.store import SessionStore
 from tenants import hosts
 from tenants.middleware import TenantRequest
@@ -27,9 +28,11 @@ class SessionRequest(TenantRequest):
     """A request behind SessionMiddleware."""
 
     session: SessionStore
+    ended_session: Session | None  # behind a late cookie; asked of the database when first looked at
+    planted_cookies: bool
 
 
-def cookie_name(request: HttpRequest) -> str:
+def cookie_name(request: TenantRequest) -> str:
     """Two names, because one name at two scopes breaks sign-out."""
     return settings.TENANT_COOKIE_NAME if request.tenant else settings.SESSION_COOKIE_NAME
 
@@ -48,17 +51,17 @@ def presented_keys(header: str, name: str) -> list[str]:
 class SessionMiddleware(DjangoSessionMiddleware):
     """Django's middleware with our store behind it, the tenant's cookie instead of the global one, and a calm end."""
 
-    def process_request(self, request: HttpRequest) -> None:
+    def process_request(self, request: SessionRequest) -> None:  # type: ignore[override]
         request.session = SessionStore()
-        request.planted_cookies = False  # type: ignore[attr-defined]
+        request.planted_cookies = False
         keys = presented_keys(request.META.get("HTTP_COOKIE", ""), cookie_name(request))
-        request.ended_session = SimpleLazyObject(lambda: sessions.ended(keys, request.tenant)) if keys else None  # type: ignore[attr-defined]
+        request.ended_session = SimpleLazyObject(lambda: sessions.ended(keys, request.tenant)) if keys else None  # type: ignore[assignment]
         if not keys:
             return
         rows = sessions.live(keys, request.tenant)
         if len(rows) > 1:
             events.record("duplicate_cookie", request=request, tenant=request.tenant, sessions=[str(row.id) for row in rows])
-            request.planted_cookies = True  # type: ignore[attr-defined]
+            request.planted_cookies = True
         if len(rows) != 1:
             return
         row = rows[0]
@@ -73,20 +76,20 @@ class SessionMiddleware(DjangoSessionMiddleware):
         if request.path not in QUIET_PATHS and sessions.touch(row, request.tenant) and row.persistent:
             store.modified = True  # a remembered browser's cookie rolls on
 
-    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    def process_response(self, request: SessionRequest, response: HttpResponse) -> HttpResponse:  # type: ignore[override]
         store = request.session
         assert isinstance(store, SessionStore)
         if store.row is None and store.modified:
             store.save()
         try:
-            response = super().process_response(request, response)  # type: ignore[arg-type]
+            response = super().process_response(request, response)
         except SessionInterrupted:
             response = interrupted(request)
         self._stamp(request, response, store)
         patch_vary_headers(response, ("Cookie",))
         return response
 
-    def _stamp(self, request: HttpRequest, response: HttpResponseBase, store: SessionStore) -> None:
+    def _stamp(self, request: SessionRequest, response: HttpResponse, store: SessionStore) -> None:
         """Give the cookie that Django has set the name and the domain of this host; delete it where a session went."""
         morsel = response.cookies.pop(settings.SESSION_COOKIE_NAME, None)
         name = cookie_name(request)
@@ -98,21 +101,21 @@ class SessionMiddleware(DjangoSessionMiddleware):
                 domain=request.place.cookie_domain if request.place else None,
                 secure=settings.SESSION_COOKIE_SECURE,
                 httponly=True,
-                samesite=settings.SESSION_COOKIE_SAMESITE,
+                samesite="Lax",
             )
-        elif store.gone or request.planted_cookies:  # type: ignore[attr-defined]
+        elif store.gone or request.planted_cookies:
             delete_everywhere(request, response, name)
 
 
-def delete_everywhere(request: HttpRequest, response: HttpResponseBase, name: str) -> None:
+def delete_everywhere(request: TenantRequest, response: HttpResponse, name: str) -> None:
     """Delete a cookie at every scope that this host could have got it from: its own and each parent domain."""
     scopes: list[str | None] = [None]
     if request.tenant:
         scopes += hosts.parents(request.host)
-        own = request.place.cookie_domain
+        own = request.place.cookie_domain if request.place else None
         scopes = [scope for scope in scopes if scope != own] + [own]
     for scope in scopes:
-        response.delete_cookie(name, domain=scope, samesite=settings.SESSION_COOKIE_SAMESITE)
+        response.delete_cookie(name, domain=scope, samesite="Lax")
         morsel: Morsel[str] = response.cookies.pop(name)
         morsel["secure"], morsel["httponly"] = settings.SESSION_COOKIE_SECURE, True
         response.cookies[f"{name}@{scope}"] = morsel  # one name, several scopes: several lines
@@ -120,7 +123,7 @@ def delete_everywhere(request: HttpRequest, response: HttpResponseBase, name: st
 
 def _is_readable(store: SessionStore) -> bool:
     try:
-        store._session  # noqa: B018  (decrypts)
+        store.keys()  # decrypts
     except crypto.Undecipherable:
         return False
     store.accessed = False
@@ -130,8 +133,9 @@ def _is_readable(store: SessionStore) -> bool:
 def login_address(request: HttpRequest) -> str:
     """Where somebody without a session goes from this page, and back to it afterwards."""
     back = request.get_full_path() if request.method in {"GET", "HEAD"} else "/"
-    if getattr(request, "htmx", False) and (current := request.htmx.current_url_abs_path):
-        back = current
+    htmx = getattr(request, "htmx", None)
+    if htmx and htmx.current_url_abs_path:
+        back = htmx.current_url_abs_path
     return f"{reverse('login')}?next={quote(back, safe='')}"
 
 

@@ -92,7 +92,7 @@ class User(AbstractUser):
         self.email_key = fold(self.email) or None
         self.search_text = fold(f"{self.username} {self.first_name} {self.last_name} {self.email}")
 
-    def check_password(self, raw_password: str) -> bool:
+    def check_password(self, raw_password: str | None) -> bool:
         """Django's check; a rehash under newer parameters is no new password and ends no session."""
 
         def rehash(raw: str) -> None:
@@ -158,7 +158,7 @@ class Session(models.Model):
         BY_PERSON = "by_person", _("Ended by the person")
         BY_ADMIN = "by_admin", _("Ended by an admin")
         BY_OPERATOR = "by_operator", _("Ended by an operator")
-        PASSWORD = "password", _("The password was changed")  # noqa: S105
+        PASSWORD = "password", _("The password was changed")
         DEACTIVATED = "deactivated", _("The account was deactivated")
         BLOCKED = "blocked", _("Blocked at this tenant")
         REMOVED = "removed", _("No longer a member")
@@ -238,7 +238,7 @@ class Link(models.Model):
     """A one-time link that an operator hands to a person: to set a password, or to become the first operator."""
 
     class Purpose(models.TextChoices):
-        PASSWORD = "password", "set a password"  # noqa: S105
+        PASSWORD = "password", "set a password"
         OPERATOR = "operator", "become an operator"
 
     digest = models.CharField(max_length=64, unique=True)
@@ -279,5 +279,3 @@ class Event(models.Model):
     def reference(self) -> str:
         """What a person names to the support: “acme-48213”."""
         return f"{self.tenant.slug if self.tenant else 'portal'}-{self.pk}"
-
-

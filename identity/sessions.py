@@ -20,7 +20,7 @@ from django.db.models.functions import Greatest, Now
 from django.http import HttpRequest
 
 from identity import clock, events
-from identity.models import Session, SessionQuerySet, Ticket, User
+from identity.models import Event, Session, SessionQuerySet, Ticket, User
 from tenants import policy
 from tenants.models import Membership, Tenant
 
@@ -50,9 +50,7 @@ def live(keys: Sequence[str], tenant: Tenant | None) -> list[Session]:
     """
     digests = [digest(key) for key in keys]
     alive = Session.objects.alive_at(tenant) if tenant else Session.objects.alive_at_portal()
-    return list(
-        alive.filter(Q(key_digest__in=digests) | Q(previous_digest__in=digests, previous_until__gt=Now())).select_related("user")
-    )
+    return list(alive.filter(Q(key_digest__in=digests) | Q(previous_digest__in=digests, previous_until__gt=Now())).select_related("user"))
 
 
 def ended(keys: Sequence[str], tenant: Tenant | None) -> Session | None:
@@ -161,7 +159,9 @@ class StaleProof(Exception):
     """The account changed (password, deactivation) while its proof was under way."""
 
 
-def sign_in(user: User, *, request: HttpRequest | None, methods: list[str], remember: bool, session_data: str = "", pk: uuid.UUID | None = None) -> tuple[Session, str]:
+def sign_in(
+    user: User, *, request: HttpRequest | None, methods: list[str], remember: bool, session_data: str = "", pk: uuid.UUID | None = None
+) -> tuple[Session, str]:
     """Insert a portal session after a full proof; returns it and the key for its cookie.
 
     user: as it was when the secret was checked. Raises StaleProof if its password changed or it was deactivated since: the
@@ -283,26 +283,28 @@ def end(
 ) -> list[Session]:
     """End these sessions and the branches below them, exactly once each; returns those that this call ended.
 
-    The only code that ends a session (`end_here`, `end_everywhere` and `end_tenant` lock more and call it). Runs in the caller's transaction if there is one, so that cause and end are one.
-    Portal rows are locked and written first, branches in a second statement, both in id order; a hand-off that holds the
-    portal row is waited for, and its branch is seen by the second statement. Ended rows lose their data at once.
+    The only code that ends a session (`end_here`, `end_everywhere` and `end_tenant` lock more, then call it). Runs in the
+    caller's transaction if there is one, so that cause and end are one. Portal rows are locked and written first, branches
+    in a second statement, both in id order; a hand-off that holds the portal row is waited for, and its branch is seen by
+    the second statement. Ended rows lose their data at once.
 
-    After an end that was not the tree's own sign-out or a limit, the person has to prove himself anew before he enters
-    that tenant again, from any browser.
+    After an end that was not the tree's own sign-out or a limit, the person proves himself anew before he enters that tenant
+    again, from any browser.
     """
     with transaction.atomic():
         targets = list(which.filter(ended_at=None).order_by().values_list("pk", "tenant_id", "user_id"))
         if not targets:
             return []
         now = clock.now()
-        portals = [pk for pk, tenant, _user in targets if tenant is None]
+        named: list[tuple[uuid.UUID, int | None, int]] = targets  # type: ignore[assignment]
+        portals = [pk for pk, tenant, _user in named if tenant is None]
         done = _mark(Session.objects.filter(pk__in=portals, tenant=None), now, by, reason, note)
         below = Session.objects.filter(parent__in=[row.pk for row in done], ended_at=None).order_by()
-        pairs = {(tenant, user) for _pk, tenant, user in targets if tenant}
-        pairs |= set(below.values_list("tenant_id", "user_id"))  # type: ignore[arg-type]
+        pairs = {(tenant, user) for _pk, tenant, user in named if tenant is not None}
+        pairs |= set(below.values_list("tenant_id", "user_id"))
         if reason not in _OWN_DOING:
             demand_proof(pairs, now)
-        branches = [pk for pk, tenant, _user in targets if tenant is not None]
+        branches = [pk for pk, tenant, _user in named if tenant is not None]
         done += _mark(Session.objects.filter(Q(pk__in=branches) | Q(parent__in=portals), tenant__isnull=False), now, by, reason, note)
         Ticket.objects.filter(portal__in=portals, used_at=None).delete()
         _log(done, by, reason, note, now, request)
@@ -341,17 +343,21 @@ def _log(done: list[Session], by: User | None, reason: Session.Reason, note: str
         event = events.make("session_ended", request=request, actor=by, session=row.id, at=now, reason=reason, note=note)
         event.tenant_id, event.subject_id = row.tenant_id, row.user_id
         kept.append(event)
-    events.Event.objects.bulk_create(kept)
+    Event.objects.bulk_create(kept)
 
 
-def end_here(user: User, tenant: Tenant, *, by: User | None, reason: Session.Reason, note: str = "", request: HttpRequest | None = None) -> list[Session]:
+def end_here(
+    user: User, tenant: Tenant, *, by: User | None, reason: Session.Reason, note: str = "", request: HttpRequest | None = None
+) -> list[Session]:
     """End a person's branches at one tenant. The membership is locked first: a hand-off in flight comes before or is refused."""
     with transaction.atomic():
         demand_proof([(tenant.pk, user.pk)], clock.now())
         return end(Session.objects.filter(user=user, tenant=tenant), by=by, reason=reason, note=note, request=request)
 
 
-def end_everywhere(user: User, *, by: User | None, reason: Session.Reason, note: str = "", request: HttpRequest | None = None) -> list[Session]:
+def end_everywhere(
+    user: User, *, by: User | None, reason: Session.Reason, note: str = "", request: HttpRequest | None = None
+) -> list[Session]:
     """End every session of a person: a stamp under a lock that sign-ins wait for, then the rows."""
     with transaction.atomic():
         locked = User.objects.select_for_update(no_key=True).get(pk=user.pk)
@@ -418,7 +424,7 @@ def prune(*, dry_run: bool = False) -> Pruned:
     lapsed = Session.objects.filter(ended_at=None).filter(Q(idle_expires_at__lte=now) | Q(expires_at__lte=now))
     old = Session.objects.filter(ended_at__lt=now - policy.KEEP_ENDED)
     tickets = Ticket.objects.filter(expires_at__lt=now - timedelta(hours=1))
-    stale = events.Event.objects.filter(at__lt=now - policy.KEEP_EVENTS)
+    stale = Event.objects.filter(at__lt=now - policy.KEEP_EVENTS)
     if dry_run:
         return Pruned(lapsed.count(), old.count(), tickets.count(), stale.count())
     count = 0

@@ -140,7 +140,8 @@ class SessionStore(SessionBase):
 
     def rotate(self, *, grace: bool) -> None:
         """A new key for this session; if another tab was first, that tab's response carries the cookie."""
-        assert self.row is not None and self.session_key is not None
+        assert self.row is not None
+        assert self.session_key is not None
         new = sessions.rotate(self.row, self.session_key, grace=grace)
         if new:
             self._session_key = new
@@ -158,7 +159,8 @@ class SessionStore(SessionBase):
 
     def forget(self) -> None:
         """The session is over: nothing is left of it here, and its cookie goes."""
-        self.row, self._session_key, self._session_cache = None, None, {}
+        self.row, self._session_key = None, None
+        self._session_cache: dict[str, Any] = {}
         self.modified, self.gone = False, True
 
     def sealed_data(self, pk: uuid.UUID) -> str:
@@ -167,7 +169,7 @@ class SessionStore(SessionBase):
 
     def _sign_in_by_login(self) -> None:
         """`login()` of some other code: a portal session with the defaults. Anything else is an anonymous write."""
-        user = User.objects.filter(pk=self._session.get(SESSION_KEY) or 0, is_active=True).first()
+        user = User.objects.filter(pk=self.get(SESSION_KEY) or 0, is_active=True).first()
         if user is None:
             warnings.warn(AnonymousWrite("a visitor without a session"), stacklevel=3)
             self._session_cache, self.modified = {}, False

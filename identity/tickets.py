@@ -123,7 +123,9 @@ class Redeemed:
     key: str | None  # None: the browser's own branch goes on
 
 
-def redeem(text: str, state: State, browser: Browser, tenant: Tenant, host: str, *, current: Session | None, request: HttpRequest) -> Redeemed:
+def redeem(
+    text: str, state: State, browser: Browser, tenant: Tenant, host: str, *, current: Session | None, request: HttpRequest
+) -> Redeemed:
     """Take a ticket and open its branch, in one transaction; raises Refused and burns nothing if anything does not fit.
 
     current: the live branch that this browser already holds here. If it hangs on the same portal session it goes on; else
@@ -156,4 +158,3 @@ def _replace(old: Session, new: Session, request: HttpRequest) -> None:
     """The browser's other branch ends. The same person's counts as his own sign-out: he has just come in anew."""
     reason = sessions.Reason.SIGNED_OUT if old.user_id == new.user_id else sessions.Reason.REPLACED
     sessions.end(Session.objects.filter(pk=old.pk), by=new.user, reason=reason, request=request)
-

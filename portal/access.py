@@ -38,13 +38,14 @@ class ConsoleRequest(PortalRequest):
 
 def portal_row(request: SessionRequest) -> Session:
     """The portal session of a request that passed `signed_in` at the portal host."""
-    assert request.session.row is not None and not request.session.row.is_branch
+    assert request.session.row is not None
+    assert not request.session.row.is_branch
     return request.session.row
 
 
 def signed_in(view: Callable[Concatenate[PortalRequest, P], HttpResponseBase]) -> Callable[..., HttpResponseBase]:
     """login_required, with the request's type."""
-    return login_required(view)  # type: ignore[arg-type]
+    return login_required(view)
 
 
 def console(view: Callable[Concatenate[ConsoleRequest, P], HttpResponseBase]) -> Callable[..., HttpResponseBase]:
@@ -65,7 +66,7 @@ def console(view: Callable[Concatenate[ConsoleRequest, P], HttpResponseBase]) ->
         request.console_tenant, request.membership = admitted.tenant, admitted.membership
         return view(request, *args, **kwargs)
 
-    return login_required(ask)  # type: ignore[arg-type]
+    return login_required(ask)
 
 
 def step_up(request: HttpRequest, back: str | None = None) -> HttpResponse:

@@ -61,7 +61,9 @@ class SignUpForm(forms.ModelForm):  # type: ignore[type-arg]
         model = User
         fields = ("username", "email")
         widgets: ClassVar[dict[str, forms.Widget]] = {
-            "username": forms.TextInput(attrs={"class": "input", "autocomplete": "username", "autocapitalize": "none", "spellcheck": "false", "autofocus": ""}),
+            "username": forms.TextInput(
+                attrs={"class": "input", "autocomplete": "username", "autocapitalize": "none", "spellcheck": "false", "autofocus": ""}
+            ),
             "email": forms.EmailInput(attrs={"class": "input", "autocomplete": "email"}),
         }
 
@@ -78,7 +80,7 @@ class SignUpForm(forms.ModelForm):  # type: ignore[type-arg]
             _check_new_password(password, self.instance, "password", self)  # after the names are known, to compare with them
 
     def save(self, commit: bool = True) -> User:
-        user = super().save(commit=False)
+        user: User = super().save(commit=False)
         user.set_password(self.cleaned_data["password"])
         if commit:
             user.save()
@@ -103,7 +105,7 @@ class ProfileForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def clean_birth_date(self) -> Any:
         born = self.cleaned_data["birth_date"]
-        if born and not (1900 <= born.year and born <= timezone.localdate()):
+        if born and not (born.year >= 1900 and born <= timezone.localdate()):
             raise ValidationError(_("That is not a date somebody alive was born on."))
         return born
 
@@ -148,4 +150,3 @@ class NewPasswordForm(PlainForm):
 
 class EndForm(PlainForm):
     reason = forms.CharField(label=_("Reason"), max_length=200)
-

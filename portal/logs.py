@@ -33,5 +33,7 @@ class JsonFormatter(logging.Formatter):
 class PlainFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
-        line = f"{at} {record.levelname.lower()} {clean(record.getMessage(), 2000)} ({record.name}, {getattr(record, 'request_id', '-')[:8]})"
+        line = (
+            f"{at} {record.levelname.lower()} {clean(record.getMessage(), 2000)} ({record.name}, {getattr(record, 'request_id', '-')[:8]})"
+        )
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line

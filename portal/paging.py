@@ -11,7 +11,6 @@ from uuid import UUID
 from django.db.models import Model, Q, QuerySet
 from django.http import Http404
 
-
 Row = TypeVar("Row", bound=Model)
 
 
@@ -74,8 +73,10 @@ def _read(cursor: str, order: Order) -> tuple[Any, UUID]:
         value, pk = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         if not isinstance(value, str) or "\x00" in value:
             raise ValueError
-        at = datetime.fromisoformat(value) if order.is_time else value
-        if order.is_time and at.tzinfo is None:
+        if not order.is_time:
+            return value, UUID(pk)
+        at = datetime.fromisoformat(value)
+        if at.tzinfo is None:
             raise ValueError
         return at, UUID(pk)
     except (ValueError, TypeError, AttributeError, binascii.Error, RecursionError):

@@ -4,6 +4,7 @@ With no PORTAL_URL in the environment this is the demo: http on *.localhost, SQL
 """
 
 import base64
+import contextlib
 import os
 import secrets
 from datetime import timedelta
@@ -34,10 +35,8 @@ def _made_once(name: str, make: str) -> str:
         draft = path.with_suffix(f".{os.getpid()}")
         draft.touch(mode=0o600)
         draft.write_text(make)
-        try:
-            os.link(draft, path)  # two first starts at once agree on one key
-        except FileExistsError:
-            pass
+        with contextlib.suppress(FileExistsError):  # two first starts at once agree on one key
+            os.link(draft, path)
         draft.unlink()
         return path.read_text().strip()
 
@@ -46,7 +45,7 @@ def _required(name: str) -> str:
     value = env.str(name, default="")
     if not value:
         raise ImproperlyConfigured(f"{name} is not set. Set it, or {name}_FILE; see deploy/gatehouse.env.example.")
-    return value.strip()
+    return str(value).strip()
 
 
 # --- Where the portal lives ---------------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 from django.urls import URLPattern, URLResolver, path, re_path
 
 from portal.api import views as api
-from portal.views import account, console, enter, errors, login, signup
 from portal.shared_urls import shared
+from portal.views import account, console, enter, errors, login, signup
 
 handler400 = errors.bad_request
 handler403 = errors.forbidden

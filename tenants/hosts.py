@@ -15,11 +15,51 @@ if TYPE_CHECKING:
     from tenants.models import App, Tenant
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_NEXT = re.compile(r"(?P<origin>https?://[A-Za-z0-9.\[\]:-]+)?(?P<path>/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*)?(?P<query>\?[A-Za-z0-9\-._~!$&'()*+,;=:@%/?]*)?")
+_NEXT = re.compile(
+    r"(?P<origin>https?://[A-Za-z0-9.\[\]:-]+)?(?P<path>/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*)?(?P<query>\?[A-Za-z0-9\-._~!$&'()*+,;=:@%/?]*)?"
+)
 
 RESERVED_SLUGS = frozenset(
-    "login www api admin mail portal static account console enter gatehouse root support help status ftp smtp imap pop ns dns "
-    "auth sso id idp oauth oidc saml cdn assets app apps localhost platform autodiscover autoconfig wpad isatap".split()
+    [
+        "login",
+        "www",
+        "api",
+        "admin",
+        "mail",
+        "portal",
+        "static",
+        "account",
+        "console",
+        "enter",
+        "gatehouse",
+        "root",
+        "support",
+        "help",
+        "status",
+        "ftp",
+        "smtp",
+        "imap",
+        "pop",
+        "ns",
+        "dns",
+        "auth",
+        "sso",
+        "id",
+        "idp",
+        "oauth",
+        "oidc",
+        "saml",
+        "cdn",
+        "assets",
+        "app",
+        "apps",
+        "localhost",
+        "platform",
+        "autodiscover",
+        "autoconfig",
+        "wpad",
+        "isatap",
+    ]
 )
 
 

@@ -54,10 +54,17 @@ def is_trusted_peer(peer: str, trusted: list[str]) -> bool:
         return False
 
 
-_FORWARDED = (
-    "HTTP_X_FORWARDED_FOR HTTP_X_FORWARDED_PROTO HTTP_X_FORWARDED_HOST HTTP_X_FORWARDED_PORT HTTP_X_FORWARDED_SERVER "
-    "HTTP_X_REAL_IP HTTP_FORWARDED HTTP_X_ORIGINAL_URL HTTP_X_REWRITE_URL"
-).split()
+_FORWARDED = [
+    "HTTP_X_FORWARDED_FOR",
+    "HTTP_X_FORWARDED_PROTO",
+    "HTTP_X_FORWARDED_HOST",
+    "HTTP_X_FORWARDED_PORT",
+    "HTTP_X_FORWARDED_SERVER",
+    "HTTP_X_REAL_IP",
+    "HTTP_FORWARDED",
+    "HTTP_X_ORIGINAL_URL",
+    "HTTP_X_REWRITE_URL",
+]
 
 
 class ProxyMiddleware:
@@ -125,7 +132,7 @@ class HostMiddleware:
         if place is None:
             return self._nobody(request, host)
         request.place, request.tenant = place, place.tenant  # type: ignore[attr-defined]
-        request.urlconf = settings.APP_URLCONF if place.app else settings.TENANT_URLCONF  # type: ignore[attr-defined]
+        request.urlconf = settings.APP_URLCONF if place.app else settings.TENANT_URLCONF
         return self.get_response(request)
 
     def _nobody(self, request: HttpRequest, host: str) -> HttpResponse:

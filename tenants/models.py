@@ -39,7 +39,7 @@ def _valid_host(host: str) -> None:
 
 
 def _plain(text: str) -> None:
-    if any(ord(char) < 32 and char not in "\n\t" or ord(char) == 127 for char in text):
+    if any((ord(char) < 32 and char not in "\n\t") or ord(char) == 127 for char in text):
         raise ValidationError(_("Control characters are not allowed here."))
 
 
@@ -151,7 +151,7 @@ def check_cookie_domain(domain: str, tenant: Tenant, host: str) -> None:
     """
 
     def refuse(text: Any, **params: str) -> None:
-        raise ValidationError({"cookie_domain" if isinstance(tenant, Tenant) else "__all__": ValidationError(text, params=params)})
+        raise ValidationError({"cookie_domain": ValidationError(text, params=params)})
 
     if hosts.is_address(domain):
         refuse(_("A cookie domain is a name, not an address."))
@@ -178,6 +178,9 @@ class Logo(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     png = models.BinaryField()
+
+    def __str__(self) -> str:
+        return str(self.id)
 
 
 class Host(models.Model):
@@ -232,8 +235,8 @@ def check_new_host(host: str, tenant: Tenant, own: "Host | App | None" = None) -
         )
     taken = (
         host == tenant.hostname
-        or Host.objects.filter(name=host).exclude(pk=own.pk if isinstance(own, Host) else None).exists()
-        or App.objects.filter(host=host).exclude(pk=own.pk if isinstance(own, App) else None).exists()
+        or Host.objects.filter(name=host).exclude(pk=(own.pk or 0) if isinstance(own, Host) else 0).exists()
+        or App.objects.filter(host=host).exclude(pk=(own.pk or 0) if isinstance(own, App) else 0).exists()
     )
     if taken:
         raise ValidationError(_("%(host)s already has a place. Remove it there first."), params={"host": host})

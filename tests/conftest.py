@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
@@ -14,7 +15,7 @@ from tenants import hosts
 from tenants.models import Tenant
 from tests.visitor import Visitor
 
-PASSWORD = "gatehouse-demo"  # noqa: S105
+PASSWORD = "gatehouse-demo"
 
 
 def missing(text: str) -> None:
@@ -74,7 +75,7 @@ def globex(cast: dict[str, User]) -> Tenant:
 def visitor() -> Callable[..., Visitor]:
     """A new browser: `visitor()`; or one that has signed in: `visitor("dave")`, `visitor("dave", at="acme")`."""
 
-    def open_browser(name: str = "", at: str = "", **kwargs: str) -> Visitor:
+    def open_browser(name: str = "", at: str = "", **kwargs: Any) -> Visitor:
         browser = Visitor(**kwargs)
         if name:
             browser.sign_in(name, PASSWORD, at=at)

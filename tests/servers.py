@@ -59,7 +59,9 @@ class PostgreSQL:
 
     def _run(self, *command: str) -> None:
         prefix = ["runuser", "-u", self.user, "--"] if self.user else []
-        done = subprocess.run([*prefix, *command], cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            [*prefix, *command], cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
+        )
         if done.returncode:
             raise RuntimeError(f"{command[0]} failed: {done.stderr}")
 
@@ -113,9 +115,7 @@ class Portal:
         """Run `manage.py` with this portal's environment; returns what it printed."""
         import sys
 
-        done = subprocess.run(
-            [sys.executable, "manage.py", *arguments], env=self.environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([sys.executable, "manage.py", *arguments], env=self.environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"manage.py {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
         return done.stdout

@@ -41,7 +41,13 @@ def test_dave_signs_in_once_and_bob_ends_his_session_at_acme(cast: dict[str, Use
 
 
 def test_a_visitor_leaves_no_row(cast: dict[str, User], visitor: Callable[..., Visitor]) -> None:
-    for url in (portal_url("/login/"), tenant_url("acme"), tenant_url("acme", "/welcome/"), portal_url("/signup/"), portal_url("/account/")):
+    for url in (
+        portal_url("/login/"),
+        tenant_url("acme"),
+        tenant_url("acme", "/welcome/"),
+        portal_url("/signup/"),
+        portal_url("/account/"),
+    ):
         visitor().get(url)
     assert Session.objects.count() == 0
     assert sessions.live(["x" * 43], None) == []

@@ -139,7 +139,9 @@ class Visitor:
         }
         self.client.cookies.clear()
         path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
-        response: HttpResponse = self.client.generic(method, path, body or "", content_type=content_type, secure=parts.scheme == "https", **environ)  # type: ignore[assignment]
+        response: HttpResponse = self.client.generic(
+            method, path, body or "", content_type=content_type, secure=parts.scheme == "https", **environ
+        )  # type: ignore[assignment]
         for morsel in response.cookies.values():
             self._keep(morsel, host)
         return response

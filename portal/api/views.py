@@ -47,7 +47,7 @@ def _fields(request: HttpRequest) -> dict[str, Any]:
         form: QueryDict = request.POST
         if any(len(values) > 1 for values in form.lists()):
             raise BadInput("Send each field once.")
-        data = form.dict()
+        data = dict(form.items())
         texts = [str(value) for value in data.values()]
     else:
         raise BadInput("Send application/json.")
@@ -143,5 +143,3 @@ def who(request: SessionRequest) -> JsonResponse:
             "expires_at": min(row.expires_at, row.idle_expires_at).isoformat().replace("+00:00", "Z"),
         }
     )
-
-

@@ -64,7 +64,13 @@ def _devices(request: PortalRequest) -> list[dict[str, Any]]:
     mine = Session.objects.alive_at_portal().filter(user=request.user).order_by("-last_seen_at")[:5]
     here = portal_row(request).pk
     return [
-        {"icon": (found := device(row.user_agent)).icon, "label": found.label, "detail": row.ip or "", "seen": row.last_seen_at, "here": row.pk == here}
+        {
+            "icon": (found := device(row.user_agent)).icon,
+            "label": found.label,
+            "detail": row.ip or "",
+            "seen": row.last_seen_at,
+            "here": row.pk == here,
+        }
         for row in mine
     ]
 
@@ -166,9 +172,12 @@ def _tree(request: PortalRequest, here: Session) -> list[Knot]:
     knots = {row.pk: _knot(row, here) for row in rows}
     hour_ago = timezone.now() - timedelta(hours=1)
     branches = Session.objects.filter(parent__in=knots).filter(Q(ended_at=None) | Q(ended_at__gt=hour_ago))
-    alive = set(branches.filter(ended_at=None, expires_at__gt=timezone.now(), idle_expires_at__gt=timezone.now()).values_list("pk", flat=True))
+    alive = set(
+        branches.filter(ended_at=None, expires_at__gt=timezone.now(), idle_expires_at__gt=timezone.now()).values_list("pk", flat=True)
+    )
     for row in branches.select_related("tenant", "ended_by").order_by("tenant__name", "-created_at"):
-        assert row.tenant is not None and row.parent_id is not None
+        assert row.tenant is not None
+        assert row.parent_id is not None
         if row.pk not in alive and row.ended_at is None:
             continue
         text = f"{end_text(row)}: “{row.end_note}”" if row.end_note else end_text(row)

@@ -7,6 +7,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.http import require_POST, require_safe
 
+from portal.access import PortalRequest
 from portal.context import THEMES
 from tenants import hosts
 from tenants.models import Logo, Tenant
@@ -31,16 +32,16 @@ def logo(request: HttpRequest, slug: str, digest: str) -> HttpResponse:
 
 
 @require_POST
-def theme(request: HttpRequest) -> HttpResponse:
+def theme(request: PortalRequest) -> HttpResponse:
     """Remember light or dark in this browser, on this host."""
     choice = request.POST.get("theme", "auto")
     back = request.POST.get("next", "/")
-    host = request.host  # type: ignore[attr-defined]
-    response: HttpResponse = HttpResponse(status=204) if request.htmx else redirect(hosts.may_return_to(back, frozenset({host}), host) or "/")  # type: ignore[attr-defined]
+    host = request.host
+    response: HttpResponse = (
+        HttpResponse(status=204) if request.htmx else redirect(hosts.may_return_to(back, frozenset({host}), host) or "/")
+    )
     if choice in THEMES[1:]:
-        response.set_cookie(
-            settings.THEME_COOKIE_NAME, choice, max_age=31536000, secure=settings.SECURE, httponly=True, samesite="Lax"
-        )
+        response.set_cookie(settings.THEME_COOKIE_NAME, choice, max_age=31536000, secure=settings.SECURE, httponly=True, samesite="Lax")
     else:
         response.delete_cookie(settings.THEME_COOKIE_NAME, samesite="Lax")
         response.cookies[settings.THEME_COOKIE_NAME]["secure"] = settings.SECURE

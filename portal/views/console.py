@@ -229,7 +229,9 @@ def sessions_end(request: ConsoleRequest) -> HttpResponse:
     if not request.htmx:
         messages.success(request, text)
         return _see_other(back)
-    event = Event.objects.filter(session__in=[row.pk for row in done], kind="session_ended").select_related("tenant").order_by("-pk").first()
+    event = (
+        Event.objects.filter(session__in=[row.pk for row in done], kind="session_ended").select_related("tenant").order_by("-pk").first()
+    )
     proof = Proof(text, done[0].ended_at or timezone.now(), took, event.reference if event else "") if done else None
     ended = Session.objects.filter(pk__in=[row.pk for row in named]).select_related("user", "ended_by")
     context = {

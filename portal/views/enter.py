@@ -30,7 +30,9 @@ def enter(request: SessionRequest, slug: str) -> HttpResponse:
         return step_up(request)
     if admitted.verdict is not sessions.Verdict.OPEN:
         return refuse(request, admitted, slug)
-    assert tenant is not None and state is not None and admitted.tenant == tenant
+    assert tenant is not None
+    assert state is not None
+    assert admitted.tenant == tenant
     ticket = tickets.issue(portal, tenant, state)
     return _away(f"{hosts.origin(state.host)}/_portal/finish?{urlencode({'ticket': ticket, 'state': state.text})}")
 

@@ -105,7 +105,7 @@ def sign_in(request: SessionRequest, *, username: str, password: str, remember: 
         )
     except sessions.StaleProof:
         request.session.forget()
-        request.user = AnonymousUser()  # type: ignore[attr-defined]
+        request.user = AnonymousUser()
         return None
     request.session.adopt(row, key)
     return user
@@ -136,7 +136,7 @@ def reason_page(request: SessionRequest, target: str) -> HttpResponse | None:
 
     It stays until the person signs in again: another tab of the same browser is told as well.
     """
-    over = request.ended_session  # type: ignore[attr-defined]
+    over = request.ended_session
     if not over or over.end_reason in _SILENT:
         return None
     place = over.tenant.name if over.tenant else "Gatehouse"
@@ -236,8 +236,9 @@ def logout(request: SessionRequest) -> HttpResponse:
         return render(request, "logout/logout.html", context)
     sessions.end(Session.objects.filter(pk=root), by=row.user, reason=Session.Reason.SIGNED_OUT, request=request)
     auth.logout(request)
-    response = render(request, "logout/done.html", {"places": places, "again_url": reverse("login"), "brand": request.tenant, "signed_in": False})
+    response = render(
+        request, "logout/done.html", {"places": places, "again_url": reverse("login"), "brand": request.tenant, "signed_in": False}
+    )
     if request.tenant is None:
         response["Clear-Site-Data"] = '"cache"'  # a tenant's host may hold a site that is not ours
     return response
-

@@ -146,7 +146,8 @@ def console(request: SessionRequest) -> HttpResponse:
 @require_safe
 def app(request: SessionRequest, path: str = "") -> HttpResponse:
     """An app's host that no proxy stands before yet: one calm page, with the lines that are to come."""
-    assert request.place and isinstance(request.place.app, App)
+    assert request.place
+    assert isinstance(request.place.app, App)
     lines = (
         f"server_name {request.place.app.host};\n"
         "location / {\n"
