@@ -432,6 +432,7 @@ def prune(*, dry_run: bool = False) -> Pruned:
         while ids := list(Session.objects.filter(which, ended_at=None).order_by("pk").values_list("pk", flat=True)[:BATCH]):
             count += len(end(Session.objects.filter(pk__in=ids), by=None, reason=reason))
     # Branches first: a portal row goes only when nothing hangs on it any more.
-    gone = old.filter(tenant__isnull=False).delete()[0]
-    gone += old.filter(tenant=None, branches=None).delete()[0]
+    kind = Session._meta.label
+    gone = old.filter(tenant__isnull=False).delete()[1].get(kind, 0)
+    gone += old.filter(tenant=None, branches=None).delete()[1].get(kind, 0)
     return Pruned(count, gone, tickets.delete()[0], stale.delete()[0])

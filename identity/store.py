@@ -170,6 +170,8 @@ class SessionStore(SessionBase):
     def _sign_in_by_login(self) -> None:
         """`login()` of some other code: a portal session with the defaults. Anything else is an anonymous write."""
         user = User.objects.filter(pk=self.get(SESSION_KEY) or 0, is_active=True).first()
+        if user is None and not self._session_cache:
+            return
         if user is None:
             warnings.warn(AnonymousWrite("a visitor without a session"), stacklevel=3)
             self._session_cache, self.modified = {}, False

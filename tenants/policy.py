@@ -56,8 +56,8 @@ class Policy:
         policy = cls(**values)
         if policy.idle < SHORTEST_IDLE:
             raise ValueError("The idle limit is at least 5 minutes (300 seconds).")
-        if policy.absolute < policy.idle:
-            raise ValueError("The absolute limit cannot be shorter than the idle limit.")
+        if policy.absolute < SHORTEST_IDLE:
+            raise ValueError("The absolute limit is at least 5 minutes (300 seconds).")
         return policy
 
     def idle_limit(self, *, persistent: bool) -> timedelta:

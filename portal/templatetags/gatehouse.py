@@ -125,15 +125,13 @@ def moment(value: datetime | None) -> SafeString:
 
 @register.simple_tag
 def control(field: BoundField, hint: str = "", errors: Sequence[str] = (), focus: bool = False) -> SafeString:
-    """The widget of a field. Unlike Django's own attributes it names hints and errors that the page brings along."""
+    """The widget of a field. It names hints and errors that the page brings along, and the page alone says where the focus goes."""
     described = [f"{field.auto_id}_error"] if errors or field.errors else []
     if hint or field.help_text:
         described.append(f"{field.auto_id}_helptext")
-    attrs: dict[str, str | bool] = {}
+    attrs: dict[str, str | bool] = {"autofocus": bool(focus)}
     if described:
         attrs["aria-describedby"] = " ".join(described)
     if errors:
         attrs["aria-invalid"] = "true"
-    if focus:
-        attrs["autofocus"] = True
     return field.as_widget(attrs=attrs)

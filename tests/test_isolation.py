@@ -1,0 +1,157 @@
+"""Isolation both ways: every route of both URLconfs, with the wrong cookie, the wrong tenant, or none."""
+
+import uuid
+from collections.abc import Callable
+from importlib import import_module
+
+import pytest
+from django.urls import URLPattern
+
+from identity.models import Event, Session, User
+from identity.sessions import new_key
+from tests.visitor import Cookie, Visitor, portal_url, tenant_url
+
+Open = Callable[..., Visitor]
+FILLED = {
+    "slug": "acme",
+    "token": "x" * 43,
+    "digest": "0" * 12,
+    "path": "x",
+}
+# Open to everybody, on purpose.
+PUBLIC_PORTAL = {
+    "login/", "logout/", "signup/", "signup/<token>/", "password/forgot/", "password/reset/done/", "password/reset/<token>/",
+    "api/v1/signup", "api/v1/login", "_portal/theme", "_portal/brand/css", "_portal/brand/png", "healthz", "readyz",
+}  # fmt: skip
+PUBLIC_TENANT = {
+    "welcome/", "_portal/start", "_portal/finish", "_portal/logout", "_portal/account", "_portal/console", "_portal/theme",
+    "_portal/brand/css", "_portal/brand/png", "healthz", "readyz",
+}  # fmt: skip
+
+
+def routes(urlconf: str) -> dict[str, str]:
+    """Every route of a URLconf: its name for humans, and a path that reaches it."""
+    found = {}
+    for pattern in import_module(urlconf).urlpatterns:
+        assert isinstance(pattern, URLPattern), "an include would hide routes from this test"
+        text = str(pattern.pattern)
+        if text.startswith("^_portal/brand"):
+            kind = "css" if "css" in text else "png"
+            found[f"_portal/brand/{kind}"] = f"/_portal/brand/acme-{'0' * (12 if kind == 'css' else 32)}.{kind}"
+        elif text.startswith("^"):
+            prefix = text[1:].partition("(")[0]
+            found[f"{prefix}<token>/"] = f"/{prefix}{'x' * 43}/"
+        else:
+            found[text.replace("<slug:slug>", "<slug>")] = "/" + text.replace("<slug:slug>", "acme")
+    return found
+
+
+def is_let_in(response: object) -> bool:
+    status = getattr(response, "status_code", 0)
+    location = getattr(response, "headers", {}).get("Location", "")
+    return status in {200, 303} or (status == 302 and "/login/" not in location and "/_portal/start" not in location)
+
+
+@pytest.mark.asvs("8.2.1", "8.4.1")
+@pytest.mark.parametrize("cookies", ["none", "acme's branch", "a random key"])
+def test_every_portal_route_is_closed_without_a_portal_session(cast: dict[str, User], visitor: Open, cookies: str) -> None:
+    stranger = visitor()
+    if cookies == "acme's branch":  # under the portal's name, as a stolen cookie would be tried
+        value = visitor("olivia", at="acme").key("acme.portal.localhost")
+        stranger.cookies = [Cookie(name, value, "login.portal.localhost", host_only=True) for name in ("portal", "session")]
+    if cookies == "a random key":
+        stranger.cookies = [Cookie("portal", new_key(), "login.portal.localhost", host_only=True)]
+    rows = Session.objects.count()
+    for name, path in routes("portal.urls").items():
+        if name in PUBLIC_PORTAL:
+            continue
+        for method in ("get", "post"):
+            answer = getattr(stranger, method)(portal_url(path), follow=False)
+            assert not is_let_in(answer), f"{method} {path}: {answer.status_code} {answer.headers.get('Location')}"
+            assert b"dave" not in answer.content
+    assert Session.objects.count() == rows
+
+
+@pytest.mark.asvs("8.2.1", "8.4.1")
+@pytest.mark.parametrize("cookies", ["none", "globex's branch", "the portal session"])
+def test_every_tenant_route_is_closed_without_a_branch_of_that_tenant(cast: dict[str, User], visitor: Open, cookies: str) -> None:
+    stranger = visitor()
+    if cookies != "none":
+        olivia = visitor("olivia", at="globex")
+        host = "globex.portal.localhost" if cookies == "globex's branch" else "login.portal.localhost"
+        value = olivia.key(host)
+        stranger.cookies = [Cookie(name, value, "acme.portal.localhost", host_only=True) for name in ("portal", "session")]
+    rows = Session.objects.count()
+    for name, path in routes("portal.tenant_urls").items():
+        if name in PUBLIC_TENANT:
+            continue
+        for method in ("get", "post"):
+            answer = getattr(stranger, method)(tenant_url("acme", path), follow=False)
+            assert not is_let_in(answer), f"{method} {path}: {answer.status_code} {answer.headers.get('Location')}"
+    answer = stranger.get(tenant_url("acme", "/welcome/"))
+    assert "Welcome, Guest" in answer.content.decode()
+    assert Session.objects.count() == rows
+
+
+def test_the_routes_of_the_two_kinds_of_host_do_not_mix(cast: dict[str, User], visitor: Open) -> None:
+    """A page that must not exist on a host is not in that host's URLconf."""
+    olivia = visitor("olivia", at="acme")
+    shared = set(routes("portal.urls")) & set(routes("portal.tenant_urls"))
+    for name, path in routes("portal.urls").items():
+        if name not in shared:
+            assert olivia.get(tenant_url("acme", path), follow=False).status_code == 404, path
+    for name, path in routes("portal.tenant_urls").items():
+        if name not in shared:
+            assert olivia.get(portal_url(path), follow=False).status_code == 404, path
+    assert olivia.get(tenant_url("acme", "/_portal/check"), follow=False).status_code == 404  # the gate is not built yet
+
+
+CONSOLE = ("/console/{}/", "/console/{}/sessions/")
+
+
+@pytest.mark.asvs("8.1.1", "8.2.1", "8.2.2")
+@pytest.mark.parametrize(
+    ("person", "slug", "status"),
+    [
+        ("alice", "acme", 404), ("carol", "acme", 404), ("mallory", "acme", 404), ("dave", "acme", 404),
+        ("bob", "acme", 200), ("bob", "globex", 404), ("bob", "nowhere", 404),
+        ("olivia", "acme", 200), ("olivia", "globex", 200),
+        ("erin", "acme", 200), ("erin", "globex", 200), ("erin", "nowhere", 404),
+    ],
+)  # fmt: skip
+def test_who_sees_which_console(cast: dict[str, User], visitor: Open, person: str, slug: str, status: int) -> None:
+    browser = visitor(person)
+    for path in CONSOLE:
+        assert browser.get(portal_url(path.format(slug))).status_code == status
+    answer = browser.post(portal_url(f"/console/{slug}/sessions/end"), {"ids": [str(uuid.uuid4())], "reason": "x"})
+    assert answer.status_code == 404
+
+
+@pytest.mark.asvs("8.2.2", "8.4.1")
+def test_a_public_id_of_another_tenant_is_a_404_and_changes_nothing(cast: dict[str, User], visitor: Open) -> None:
+    dave, bob = visitor("dave", at="acme"), visitor("bob")
+    dave.get(tenant_url("globex"))
+    own, foreign, portal = dave.session("acme").pk, dave.session("globex").pk, dave.session().pk
+    for ids in ([foreign], [own, foreign], [portal], [own, uuid.uuid4()], ["rubbish"], [own, "rubbish"]):
+        answer = bob.post(portal_url("/console/acme/sessions/end"), {"ids": [str(pk) for pk in ids], "reason": "x"})
+        assert answer.status_code == 404
+    assert Session.objects.filter(user=cast["dave"], ended_at=None).count() == 3
+    assert Event.objects.filter(kind="foreign_session", tenant__slug="acme", actor=cast["bob"]).exists()
+    assert str(foreign) not in bob.get(portal_url("/console/acme/sessions/")).content.decode()
+
+
+@pytest.mark.asvs("8.2.2")
+def test_nobody_ends_other_peoples_sessions_from_the_own_list(cast: dict[str, User], visitor: Open) -> None:
+    dave, alice = visitor("dave"), visitor("alice")
+    answer = alice.post(portal_url("/account/sessions/end"), {"ids": [str(dave.session().pk)], "sure": "1"})
+    assert answer.status_code == 404
+    assert dave.is_in()
+
+
+def test_operators_see_every_tenant_but_enter_none_without_membership(cast: dict[str, User], visitor: Open) -> None:
+    erin = visitor("erin")
+    page = erin.get(portal_url("/console/")).content.decode()
+    assert "Acme" in page
+    assert "Globex" in page
+    assert erin.get(tenant_url("acme")).status_code == 403
+    assert not erin.is_in("acme")
