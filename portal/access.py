@@ -13,7 +13,7 @@ from django.urls import reverse
 from django_htmx.middleware import HtmxDetails
 
 from identity import sessions
-from identity.middleware import SessionRequest
+from identity.middleware import SessionRequest, login_address
 from identity.models import Session, User
 from tenants import hosts
 from tenants.models import Membership, Tenant
@@ -44,8 +44,16 @@ def portal_row(request: SessionRequest) -> Session:
 
 
 def signed_in(view: Callable[Concatenate[PortalRequest, P], HttpResponseBase]) -> Callable[..., HttpResponseBase]:
-    """login_required, with the request's type."""
-    return login_required(view)
+    """login_required; a part of a page that asks without a session sends the whole page to the sign-in."""
+    guarded = login_required(view)
+
+    @wraps(view)
+    def ask(request: PortalRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+        if request.htmx and not request.user.is_authenticated:
+            return HttpResponse(headers={"HX-Redirect": login_address(request)})
+        return guarded(request, *args, **kwargs)
+
+    return ask
 
 
 def console(view: Callable[Concatenate[ConsoleRequest, P], HttpResponseBase]) -> Callable[..., HttpResponseBase]:
@@ -66,7 +74,7 @@ def console(view: Callable[Concatenate[ConsoleRequest, P], HttpResponseBase]) ->
         request.console_tenant, request.membership = admitted.tenant, admitted.membership
         return view(request, *args, **kwargs)
 
-    return login_required(ask)
+    return signed_in(ask)  # type: ignore[arg-type]
 
 
 def step_up(request: HttpRequest, back: str | None = None) -> HttpResponse:

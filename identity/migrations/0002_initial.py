@@ -6,85 +6,91 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('identity', '0001_initial'),
-        ('tenants', '0001_initial'),
+        ("identity", "0001_initial"),
+        ("tenants", "0001_initial"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='event',
-            name='tenant',
-            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='tenants.tenant'),
+            model_name="event",
+            name="tenant",
+            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name="+", to="tenants.tenant"),
         ),
         migrations.AddField(
-            model_name='link',
-            name='user',
-            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.AUTH_USER_MODEL),
+            model_name="link",
+            name="user",
+            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name="+", to=settings.AUTH_USER_MODEL),
         ),
         migrations.AddField(
-            model_name='session',
-            name='ended_by',
-            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL),
+            model_name="session",
+            name="ended_by",
+            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name="+", to=settings.AUTH_USER_MODEL),
         ),
         migrations.AddField(
-            model_name='session',
-            name='parent',
-            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='branches', to='identity.session'),
+            model_name="session",
+            name="parent",
+            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name="branches", to="identity.session"),
         ),
         migrations.AddField(
-            model_name='session',
-            name='tenant',
-            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='sessions', to='tenants.tenant'),
+            model_name="session",
+            name="tenant",
+            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name="sessions", to="tenants.tenant"),
         ),
         migrations.AddField(
-            model_name='session',
-            name='user',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='sessions', to=settings.AUTH_USER_MODEL),
+            model_name="session",
+            name="user",
+            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name="sessions", to=settings.AUTH_USER_MODEL),
         ),
         migrations.AddField(
-            model_name='ticket',
-            name='portal',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='identity.session'),
+            model_name="ticket",
+            name="portal",
+            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name="+", to="identity.session"),
         ),
         migrations.AddField(
-            model_name='ticket',
-            name='tenant',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='tenants.tenant'),
+            model_name="ticket",
+            name="tenant",
+            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name="+", to="tenants.tenant"),
         ),
         migrations.AddIndex(
-            model_name='event',
-            index=models.Index(fields=['tenant', '-id'], name='events_of_tenant'),
+            model_name="event",
+            index=models.Index(fields=["tenant", "-id"], name="events_of_tenant"),
         ),
         migrations.AddIndex(
-            model_name='event',
-            index=models.Index(fields=['subject', '-id'], name='events_of_subject'),
+            model_name="event",
+            index=models.Index(fields=["subject", "-id"], name="events_of_subject"),
         ),
         migrations.AddIndex(
-            model_name='session',
-            index=models.Index(condition=models.Q(('ended_at', None)), fields=['tenant', '-last_seen_at', '-id'], name='live_by_seen'),
+            model_name="session",
+            index=models.Index(condition=models.Q(("ended_at", None)), fields=["tenant", "-last_seen_at", "-id"], name="live_by_seen"),
         ),
         migrations.AddIndex(
-            model_name='session',
-            index=models.Index(condition=models.Q(('ended_at', None)), fields=['tenant', '-created_at', '-id'], name='live_by_start'),
+            model_name="session",
+            index=models.Index(condition=models.Q(("ended_at", None)), fields=["tenant", "-created_at", "-id"], name="live_by_start"),
         ),
         migrations.AddIndex(
-            model_name='session',
-            index=models.Index(condition=models.Q(('ended_at', None)), fields=['user', 'tenant'], name='live_of_user'),
+            model_name="session",
+            index=models.Index(condition=models.Q(("ended_at", None)), fields=["user", "tenant"], name="live_of_user"),
         ),
         migrations.AddIndex(
-            model_name='session',
-            index=models.Index(condition=models.Q(('previous_digest__isnull', False)), fields=['previous_digest'], name='by_previous'),
+            model_name="session",
+            index=models.Index(condition=models.Q(("previous_digest__isnull", False)), fields=["previous_digest"], name="by_previous"),
         ),
         migrations.AddIndex(
-            model_name='session',
-            index=models.Index(condition=models.Q(('ended_at__isnull', False)), fields=['tenant', '-ended_at'], name='ended_lately'),
+            model_name="session",
+            index=models.Index(condition=models.Q(("ended_at__isnull", False)), fields=["tenant", "-ended_at"], name="ended_lately"),
         ),
         migrations.AddConstraint(
-            model_name='session',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('parent', None), ('tenant', None)), models.Q(('parent__isnull', False), ('tenant__isnull', False)), _connector='OR'), name='portal_or_branch'),
+            model_name="session",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("parent", None), ("tenant", None)),
+                    models.Q(("parent__isnull", False), ("tenant__isnull", False)),
+                    _connector="OR",
+                ),
+                name="portal_or_branch",
+            ),
         ),
     ]

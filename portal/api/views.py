@@ -45,7 +45,7 @@ def _fields(request: HttpRequest) -> dict[str, Any]:
         texts = [value for value in data.values() if isinstance(value, str)]
     elif kind in {"application/x-www-form-urlencoded", "multipart/form-data"}:
         form: QueryDict = request.POST
-        if any(len(values) > 1 for values in form.lists()):
+        if any(len(values) > 1 for _name, values in form.lists()):
             raise BadInput("Send each field once.")
         data = dict(form.items())
         texts = [str(value) for value in data.values()]

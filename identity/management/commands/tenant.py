@@ -1,0 +1,447 @@
+"""`manage.py tenant`: organisations, their look and limits, their hosts and apps."""
+
+import re
+from argparse import ArgumentParser
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.management import CommandError, CommandParser
+from django.db import transaction
+from django.db.models import Count
+
+from identity import clock, sessions
+from identity.management.output import (
+    NO_TENANTS,
+    Answer,
+    VerbCommand,
+    change,
+    count,
+    facts,
+    note,
+    person_named,
+    save_checked,
+    table,
+    tenant_named,
+)
+from identity.models import Session
+from identity.text import clean
+from tenants import hosts, logos
+from tenants.models import App, Host, Logo, Membership, Tenant
+from tenants.policy import Policy
+
+NOT_ENFORCED = "The rules of apps are stored and not yet enforced."
+HOST_VERBS = ("add", "remove", "list")
+
+
+class Command(VerbCommand):
+    help = "Add, show, change, suspend and resume tenants, with their hosts and apps."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+        add = self.verb(verbs.add_parser("add", help="a new tenant"), self.add, changes=True)
+        add.add_argument("slug", help="its label in SLUG.example.com, for good")
+        add.add_argument("name", help="what people read")
+        add.add_argument("--colour", metavar="#RRGGBB")
+        add.add_argument("--support", metavar="CONTACT", help="an address, a number or a page")
+        add.add_argument("--owner", metavar="USERNAME", help="make this person its first owner")
+
+        self.verb(verbs.add_parser("list", help="all tenants"), self.listing)
+        self._slug(self.verb(verbs.add_parser("show", help="everything about one tenant"), self.show))
+
+        alter = self.verb(verbs.add_parser("set", help="change its look, cookie domain or limits"), self.alter, changes=True)
+        self._slug(alter)
+        alter.add_argument("--name")
+        alter.add_argument("--colour", metavar="#RRGGBB")
+        alter.add_argument("--support", metavar="CONTACT", help="an address, a number or a page")
+        alter.add_argument("--note", metavar="TEXT", help="a line on its sign-in page")
+        alter.add_argument("--logo", metavar="FILE", help="PNG, JPEG, WebP or GIF, at most 2 MB; “none” removes it")
+        alter.add_argument("--cookie-domain", metavar="DOMAIN", help="where its session cookie is good")
+        alter.add_argument("--home-public", choices=["yes", "no"], help="may a guest see its home page?")
+        alter.add_argument(
+            "--policy", metavar="NAME=VALUE", action="append", help="idle=28800, absolute=86400 (seconds), remembered=yes; NAME=default"
+        )
+
+        suspend = self.verb(verbs.add_parser("suspend", help="close it and end its sessions"), self.suspend, changes=True, in_steps=True)
+        self._slug(suspend)
+        suspend.add_argument("--reason", metavar="TEXT", default="", help="what its people are told")
+        self._slug(self.verb(verbs.add_parser("resume", help="open it again"), self.resume, changes=True))
+
+        host = self.verb(verbs.add_parser("host", help="its further hosts"), self.host, changes=True)
+        host.add_argument("words", nargs="+", metavar="add|remove|list SLUG HOST", help="“add” may be left out")
+        host.add_argument("--cookie-domain", metavar="DOMAIN", default="", help="where the tenant's own does not cover the host")
+
+        apps = verbs.add_parser("app", help="its apps, behind a proxy that asks the gate").add_subparsers(metavar="VERB", required=True)
+        add_app = self.verb(apps.add_parser("add", help="a new app"), self.add_app, changes=True)
+        self._slug(add_app)
+        add_app.add_argument("name", help="what people read")
+        add_app.add_argument("host", help="a host inside the tenant's cookie domain")
+        add_app.add_argument("--role", action="append", choices=Membership.Role.values, help="who may enter; without: every member")
+        add_app.add_argument("--second-factor", action="store_true", help="only with a second factor")
+        add_app.add_argument("--public-path", action="append", metavar="/PATH", help="open to everybody, such as a webhook")
+        remove_app = self.verb(apps.add_parser("remove", help="remove an app"), self.remove_app, changes=True)
+        self._slug(remove_app)
+        remove_app.add_argument("host", help="its host")
+        self._slug(self.verb(apps.add_parser("list", help="its apps"), self.list_apps))
+
+    @staticmethod
+    def _slug(parser: ArgumentParser) -> None:
+        parser.add_argument("slug", metavar="SLUG")
+
+    # --- The tenant -------------------------------------------------------------------------------------------------
+
+    def add(self, *, slug: str, name: str, colour: str | None, support: str | None, owner: str | None, **_: Any) -> Answer:
+        if Tenant.objects.filter(slug=slug).exists():
+            raise CommandError(f"There is a tenant “{slug}” already. Look at it: manage.py tenant show {slug}")
+        first = person_named(owner) if owner else None
+        tenant = Tenant(slug=slug, name=name, support_contact=support or "")
+        tenant.colour = colour.lower() if colour else tenant.colour
+        save_checked(tenant)
+        after = described(tenant)
+        note("tenant_added", tenant=tenant, before=None, after=after)
+        lines = [f"Added {tenant.name}: {tenant.home_url}"]
+        if first:
+            Membership.objects.create(tenant=tenant, user=first, role=Membership.Role.OWNER)
+            note("member_added", tenant=tenant, subject=first, before=None, after={"role": "owner"})
+            lines.append(f"{first.username} is its owner.")
+        else:
+            lines.append(f"Nobody belongs to it yet: manage.py member add {slug} USERNAME --role owner")
+        return change(*lines, after=after)
+
+    def listing(self, **_: Any) -> Answer:
+        tenants = list(Tenant.objects.annotate(people=Count("memberships")).order_by("slug"))
+        listed = [
+            {
+                "slug": tenant.slug,
+                "name": tenant.name,
+                "status": tenant.status,
+                "url": tenant.home_url,
+                "members": tenant.people,
+                "live_sessions": Session.objects.alive_at(tenant).count(),
+            }
+            for tenant in tenants
+        ]
+        header = ("SLUG", "NAME", "STATUS", "MEMBERS", "LIVE", "ADDRESS")
+        rows = [[t["slug"], t["name"], t["status"], t["members"], t["live_sessions"], t["url"]] for t in listed]
+        return Answer(table(header, rows) if rows else [NO_TENANTS], {"tenants": listed})
+
+    def show(self, *, slug: str, **_: Any) -> Answer:
+        tenant = tenant_named(slug)
+        known = described(tenant)
+        people = Membership.objects.filter(tenant=tenant)
+        owners = list(people.filter(role=Membership.Role.OWNER).order_by("user__username").values_list("user__username", flat=True))
+        known |= {
+            "created_at": tenant.created_at,
+            "valid_from": tenant.valid_from,
+            "owners": owners,
+            "members": people.count(),
+            "live_sessions": Session.objects.alive_at(tenant).count(),
+            "hosts": [host_facts(host) for host in tenant.hosts.all()],
+            "apps": [app_facts(app) for app in tenant.apps.all()],
+        }
+        lines = facts(
+            [
+                ("Name", tenant.name),
+                ("Status", tenant.get_status_display()),
+                ("Address", tenant.home_url),
+                ("Cookie domain", tenant.cookie_domain),
+                ("Colour", tenant.colour),
+                ("Logo", tenant.logo_id is not None),
+                ("Support", tenant.support_contact or "none: people are told nothing. manage.py tenant set --support"),
+                ("Sign-in note", tenant.sign_in_note or "none"),
+                ("Home is public", tenant.home_is_public),
+                *[(f"Policy {name}", _shown(value)) for name, value in known["policy"].items()],
+                ("Owners", ", ".join(owners) or f"none yet: manage.py member add {slug} USERNAME --role owner"),
+                ("Members", known["members"]),
+                ("Live sessions", known["live_sessions"]),
+                *[("Host", host_line(host)) for host in tenant.hosts.all()],
+                *[("App", app_line(app)) for app in tenant.apps.all()],
+            ]
+        )
+        return Answer([*lines, NOT_ENFORCED] if known["apps"] else lines, {"tenant": known})
+
+    def alter(
+        self,
+        *,
+        slug: str,
+        name: str | None,
+        colour: str | None,
+        support: str | None,
+        note: str | None,
+        logo: str | None,
+        cookie_domain: str | None,
+        home_public: str | None,
+        policy: list[str] | None,
+        **_: Any,
+    ) -> Answer:
+        wanted: dict[str, Any] = {
+            "name": name,
+            "colour": colour.lower() if colour else colour,
+            "support_contact": support,
+            "sign_in_note": note,
+            "cookie_domain": canonical(cookie_domain) if cookie_domain else None,
+            "home_is_public": {"yes": True, "no": False}.get(home_public or ""),
+        }
+        wanted = {field: value for field, value in wanted.items() if value is not None}
+        if not (wanted or policy or logo):
+            raise CommandError(f"Say what to set, such as: manage.py tenant set {slug} --support it@example.com (see --help)")
+        tenant = tenant_named(slug, lock=True)
+        was = described(tenant)
+        for field, value in wanted.items():
+            setattr(tenant, field, value)
+        if policy:
+            tenant.policy = changed_policy(tenant.policy, policy)
+        old_logo = self._take_logo(tenant, logo) if logo else None
+        save_checked(tenant)
+        if old_logo:
+            old_logo.delete()
+        if "cookie_domain" in wanted:
+            still_fits(tenant)
+        return self._say_set(tenant, was, described(tenant))
+
+    @staticmethod
+    def _take_logo(tenant: Tenant, logo: str) -> Logo | None:
+        """Give the tenant the picture in a file (“none”: none); returns the one it had."""
+        old = tenant.logo
+        if logo == "none":
+            tenant.logo = None
+            return old
+        try:
+            with Path(logo).open("rb") as file:
+                png = logos.encode(file.read(logos.LARGEST_FILE + 1))
+        except OSError as error:
+            raise CommandError(f"{logo} cannot be read: {error.strerror}. Give the path of a picture, or “none”.") from None
+        except logos.BadLogo as bad:
+            raise CommandError(f"{logo}: {bad}") from None
+        tenant.logo = Logo.objects.create(png=png)
+        return old
+
+    @staticmethod
+    def _say_set(tenant: Tenant, was: dict[str, Any], now: dict[str, Any]) -> Answer:
+        names = [name for name in now if was[name] != now[name]]
+        before, after = {name: was[name] for name in names}, {name: now[name] for name in names}
+        if not names:
+            return change(f"{tenant.name} is like that already.", before=before, after=after, changed=False)
+        note("tenant_changed", tenant=tenant, before=before, after=after)
+        lines = [f"{tenant.slug}: {name.replace('_', ' ')} {_shown(was[name])} → {_shown(now[name])}" for name in names]
+        warnings = []
+        if "policy" in names:
+            warnings.append(f"Sessions that are open keep their absolute limit. To end them: manage.py session end --tenant {tenant.slug}")
+        if "cookie_domain" in names:
+            warnings.append("Who is signed in keeps the cookie of the old domain until the session is over.")
+        return change(*lines, before=before, after=after, warnings=warnings)
+
+    def suspend(self, *, slug: str, reason: str, **_: Any) -> Answer:
+        """Status and stamp in one transaction, in force at any size; then the rows. Again after a crash: the rest of the rows."""
+        with transaction.atomic():
+            tenant = tenant_named(slug, lock=True)
+            before = tenant.status
+            changed = before != Tenant.Status.SUSPENDED
+            tenant.status = Tenant.Status.SUSPENDED
+            tenant.valid_from = clock.now() + timedelta(microseconds=1)
+            tenant.save(update_fields=["status", "valid_from"])
+            if changed:
+                note("tenant_suspended", tenant=tenant, before={"status": before}, after={"status": tenant.status}, reason=clean(reason, 200))
+        ended = sessions.end_tenant(tenant, by=None, reason=sessions.Reason.SUSPENDED, note=clean(reason, 200))
+        lines = [
+            f"{tenant.name} is suspended{'' if changed else ' already'}; {count(ended, 'session')} ended.",
+            f"To open it again: manage.py tenant resume {slug}",
+        ]
+        return change(*lines, before={"status": before}, after={"status": tenant.status}, changed=changed or ended > 0, ended=ended)
+
+    def resume(self, *, slug: str, **_: Any) -> Answer:
+        tenant = tenant_named(slug, lock=True)
+        before, tenant.status = tenant.status, Tenant.Status.ACTIVE
+        states = {"before": {"status": before}, "after": {"status": tenant.status}}
+        if before == tenant.status:
+            return change(f"{tenant.name} is active already.", changed=False, **states)
+        tenant.save(update_fields=["status"])
+        note("tenant_resumed", tenant=tenant, **states)
+        return change(f"{tenant.name} is active again. Its people prove themselves anew when they come back.", **states)
+
+    # --- Hosts ------------------------------------------------------------------------------------------------------
+
+    def host(self, *, words: list[str], cookie_domain: str, **_: Any) -> Answer:
+        """`host add SLUG HOST`, or as the error texts have it: `host SLUG HOST`."""
+        verb, *rest = words if words[0] in HOST_VERBS else ["add", *words]
+        if len(rest) != (1 if verb == "list" else 2):
+            raise CommandError("Say it like this: manage.py tenant host add SLUG HOST, host remove SLUG HOST, or host list SLUG")
+        if verb == "list":
+            return self._list_hosts(tenant_named(rest[0]))
+        tenant, name = tenant_named(rest[0], lock=True), canonical(rest[1])
+        return self._add_host(tenant, name, cookie_domain) if verb == "add" else self._remove_host(tenant, name)
+
+    @staticmethod
+    def _add_host(tenant: Tenant, name: str, cookie_domain: str) -> Answer:
+        """Good at once: whoever has the command line is an operator, and this is his approval."""
+        host = Host.objects.filter(tenant=tenant, name=name).first() or Host(tenant=tenant, name=name)
+        before = host_facts(host) if host.pk else None
+        host.cookie_domain = canonical(cookie_domain) if cookie_domain else host.cookie_domain
+        host.approved_at = host.approved_at or clock.now()
+        if before == host_facts(host):
+            return change(f"{name} is a host of {tenant.name} already.", before=before, after=before, changed=False)
+        save_checked(host)
+        after = host_facts(host)
+        note("host_added", tenant=tenant, before=before, after=after)
+        lines = [f"{tenant.name} answers at {hosts.origin(name)}/ with the cookie domain {host.cookie_domain}."]
+        return change(*lines, "Its name has to lead to this portal (DNS), and its certificate has to name it.", before=before, after=after)
+
+    @staticmethod
+    def _remove_host(tenant: Tenant, name: str) -> Answer:
+        host = Host.objects.filter(tenant=tenant, name=name).first()
+        if host is None:
+            raise CommandError(f"{tenant.name} has no further host {name}. Those it has: manage.py tenant host list {tenant.slug}")
+        before = host_facts(host)
+        host.delete()
+        still_fits(tenant)
+        note("host_removed", tenant=tenant, before=before, after=None)
+        return change(f"{tenant.name} no longer answers at {name}.", before=before)
+
+    @staticmethod
+    def _list_hosts(tenant: Tenant) -> Answer:
+        further = list(tenant.hosts.all())
+        rows = [[host.name, host.cookie_domain, host.approved_at or "not approved"] for host in further]
+        lines = [f"{tenant.name} answers at {tenant.home_url}"]
+        lines += table(("HOST", "COOKIE DOMAIN", "APPROVED (UTC)"), rows) if rows else [f"No further hosts yet: manage.py tenant host add {tenant.slug} HOST"]
+        return Answer(lines, {"own": tenant.hostname, "hosts": [host_facts(host) for host in further]})
+
+    # --- Apps -------------------------------------------------------------------------------------------------------
+
+    def add_app(
+        self,
+        *,
+        slug: str,
+        name: str,
+        host: str,
+        role: list[str] | None,
+        second_factor: bool,
+        public_path: list[str] | None,
+        **_: Any,
+    ) -> Answer:
+        tenant = tenant_named(slug, lock=True)
+        app = App(tenant=tenant, name=name, host=canonical(host), second_factor=second_factor)
+        app.roles, app.public_paths = sorted(set(role or [])), list(dict.fromkeys(public_path or []))
+        save_checked(app)
+        after = app_facts(app)
+        note("app_added", tenant=tenant, before=None, after=after)
+        return change(f"Added {app_line(app)}", NOT_ENFORCED, after=after)
+
+    def remove_app(self, *, slug: str, host: str, **_: Any) -> Answer:
+        tenant, name = tenant_named(slug, lock=True), canonical(host)
+        app = App.objects.filter(tenant=tenant, host=name).first()
+        if app is None:
+            raise CommandError(f"{tenant.name} has no app at {name}. Those it has: manage.py tenant app list {slug}")
+        before = app_facts(app)
+        app.delete()
+        note("app_removed", tenant=tenant, before=before, after=None)
+        return change(f"Removed {before['name']} at {name}.", before=before)
+
+    def list_apps(self, *, slug: str, **_: Any) -> Answer:
+        tenant = tenant_named(slug)
+        apps = list(tenant.apps.all())
+        header = ("NAME", "HOST", "WHO", "SECOND FACTOR", "PUBLIC PATHS")
+        rows = [[app.name, app.host, ", ".join(app.roles) or "every member", app.second_factor, " ".join(app.public_paths)] for app in apps]
+        lines = [*table(header, rows), NOT_ENFORCED] if rows else [f"No apps yet: manage.py tenant app add {slug} NAME HOST"]
+        return Answer(lines, {"apps": [app_facts(app) for app in apps], "enforced": False})
+
+
+# --- In words -------------------------------------------------------------------------------------------------------
+
+
+def described(tenant: Tenant) -> dict[str, Any]:
+    """What `set` can change, and what it cannot: for scripts, and for events as before and after."""
+    rules = tenant.rules
+    return {
+        "slug": tenant.slug,
+        "name": tenant.name,
+        "status": tenant.status,
+        "url": tenant.home_url,
+        "cookie_domain": tenant.cookie_domain,
+        "colour": tenant.colour,
+        "logo": tenant.logo_id.hex if tenant.logo_id else None,
+        "support_contact": tenant.support_contact,
+        "sign_in_note": tenant.sign_in_note,
+        "home_is_public": tenant.home_is_public,
+        "policy": {
+            "idle": int(rules.idle.total_seconds()),
+            "absolute": int(rules.absolute.total_seconds()),
+            "remembered": rules.remembered,
+        },
+    }
+
+
+def host_facts(host: Host) -> dict[str, Any]:
+    return {"host": host.name, "cookie_domain": host.cookie_domain, "approved_at": host.approved_at}
+
+
+def host_line(host: Host) -> str:
+    return f"{host.name} (cookie domain {host.cookie_domain}{'' if host.approved_at else ', not approved'})"
+
+
+def app_facts(app: App) -> dict[str, Any]:
+    return {
+        "name": app.name,
+        "host": app.host,
+        "url": app.url,
+        "roles": app.roles,
+        "second_factor": app.second_factor,
+        "public_paths": app.public_paths,
+    }
+
+
+def app_line(app: App) -> str:
+    rules = ["only " + ", ".join(app.roles)] if app.roles else []
+    rules += ["with a second factor"] if app.second_factor else []
+    rules += ["open to all: " + " ".join(app.public_paths)] if app.public_paths else []
+    return f"{app.name} at {app.host}{' (' + '; '.join(rules) + ')' if rules else ''}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(inner)}" for name, inner in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return str(timedelta(seconds=value))
+    return str(value) if value else "none"
+
+
+# --- Reading what was typed -----------------------------------------------------------------------------------------
+
+
+def canonical(host: str) -> str:
+    try:
+        return hosts.normalise(host)
+    except hosts.BadHost as bad:
+        raise CommandError(str(bad)) from None
+
+
+def changed_policy(stored: dict[str, Any], wishes: list[str]) -> dict[str, Any]:
+    """The stored policy with NAME=VALUE wishes applied; “default” takes a value back to the platform's. Raises ValidationError."""
+    policy = dict(stored)
+    for wish in wishes:
+        name, equals, text = wish.partition("=")
+        if not equals:
+            raise CommandError(f"“{clean(wish)}” is no policy. Write NAME=VALUE, such as idle=3600.")
+        if text == "default" and name in Policy.__dataclass_fields__:
+            policy.pop(name, None)
+        elif re.fullmatch(r"\d{1,9}", text):
+            policy[name] = int(text)
+        else:
+            policy[name] = {"yes": True, "true": True, "no": False, "false": False}.get(text, text)
+    try:
+        Policy.of(policy)
+    except ValueError as wrong:
+        raise ValidationError(str(wrong)) from None
+    return policy
+
+
+def still_fits(tenant: Tenant) -> None:
+    """Refuse a change of cookie domain or hosts that an app or host of the tenant does not survive."""
+    for thing in (*tenant.hosts.all(), *tenant.apps.all()):
+        try:
+            thing.full_clean()
+        except ValidationError as wrong:
+            raise CommandError(f"{thing} would not fit any more: {' '.join(wrong.messages)} Remove it first, or choose otherwise.") from None

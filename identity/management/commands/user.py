@@ -1,0 +1,205 @@
+"""`manage.py user`: the accounts of this platform."""
+
+import sys
+from argparse import ArgumentParser
+from typing import Any
+
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from django.core.management import CommandError, CommandParser
+from django.core.validators import validate_email
+from django.views.decorators.debug import sensitive_variables
+
+from identity import clock, links, sessions
+from identity.backends import LONGEST_PASSWORD
+from identity.management.commands.member import acting_owners
+from identity.management.output import Answer, VerbCommand, change, count, facts, note, person_named, save_checked, table
+from identity.models import Link, Session, User, fold
+from identity.text import clean
+from tenants import policy
+from tenants.models import Membership
+
+LISTED = 100
+
+
+class Command(VerbCommand):
+    help = "Add, show, deactivate and activate people, and make the link with which they set a password."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        verbs = parser.add_subparsers(metavar="VERB", required=True)
+        add = self.verb(verbs.add_parser("add", help="a new account"), self.add, changes=True)
+        add.add_argument("username", metavar="USERNAME")
+        add.add_argument("email", metavar="EMAIL")
+        add.add_argument("--first", default="", metavar="NAME", help="first name")
+        add.add_argument("--last", default="", metavar="NAME", help="last name")
+        add.add_argument("--verified", action="store_true", help="the address is known to be this person's: it is good for signing in")
+        add.add_argument("--password-stdin", action="store_true", help="read the password from standard input; without: none, see user link")
+
+        listing = self.verb(verbs.add_parser("list", help="who there is"), self.listing)
+        listing.add_argument("--search", metavar="TEXT", default="", help="a part of name or address")
+        listing.add_argument("--limit", type=int, default=LISTED, metavar="N", help=f"at most so many ({LISTED}); 0: all")
+
+        self._name(self.verb(verbs.add_parser("show", help="everything about one person"), self.show))
+        self._name(self.verb(verbs.add_parser("link", help="a link to set a password: once, within the hour"), self.link, changes=True))
+        deactivate = verbs.add_parser("deactivate", help="close the account and end its sessions everywhere")
+        self._name(self.verb(deactivate, self.deactivate, changes=True))
+        deactivate.add_argument("--force", action="store_true", help="even the last operator")
+        self._name(self.verb(verbs.add_parser("activate", help="open the account again"), self.activate, changes=True))
+
+    @staticmethod
+    def _name(parser: ArgumentParser) -> None:
+        parser.add_argument("username", metavar="USERNAME")
+
+    @sensitive_variables("password")
+    def add(self, *, username: str, email: str, first: str, last: str, verified: bool, password_stdin: bool, **_: Any) -> Answer:
+        self._refuse_taken(username, email)
+        validate_email(email)
+        person = User(username=username, email=email, first_name=first, last_name=last)
+        person.email_verified_at = clock.now() if verified else None
+        if password_stdin:
+            password = typed_password()
+            validate_password(password, person)
+            person.set_password(password)
+        else:
+            person.set_unusable_password()
+        save_checked(person)
+        after = described(person)
+        note("user_added", subject=person, before=None, after=after)
+        lines = [f"Added {person.get_full_name_with_username()}."]
+        if not password_stdin:
+            lines.append(f"There is no password yet. The link to set one: manage.py user link {person.username}")
+        lines.append(f"To let the person in somewhere: manage.py member add SLUG {person.username}")
+        return change(*lines, after=after)
+
+    @staticmethod
+    def _refuse_taken(username: str, email: str) -> None:
+        if taken := User.objects.filter(name_key=fold(username)).first() or User.objects.filter(email_key=fold(email)).first():
+            raise CommandError(f"{taken.username} has that name or address already. Look: manage.py user show {taken.username}")
+
+    def listing(self, *, search: str, limit: int, **_: Any) -> Answer:
+        people = User.objects.filter(search_text__contains=fold(search)).order_by("name_key")
+        total = people.count()
+        shown = list(people[: limit or None])
+        header = ("USERNAME", "NAME", "E-MAIL", "VERIFIED", "STATE", "OPERATOR", "SINCE (UTC)")
+        rows = [
+            [p.username, p.get_full_name(), p.email, p.email_verified_at is not None, state(p), p.is_superuser, p.date_joined] for p in shown
+        ]
+        lines = table(header, rows)
+        if not rows:
+            nobody = "Nobody yet. The first operator: manage.py operator link. Anybody else: manage.py user add USERNAME EMAIL"
+            lines = [f"Nobody matches “{clean(search)}”. Everybody: manage.py user list"] if search else [nobody]
+        elif total > len(shown):
+            lines.append(f"{len(shown)} of {total}. More with --limit, fewer with --search.")
+        return Answer(lines, {"users": [described(person) for person in shown], "total": total})
+
+    def show(self, *, username: str, **_: Any) -> Answer:
+        person = person_named(username)
+        memberships = list(Membership.objects.filter(user=person).select_related("tenant", "user").order_by("tenant__slug"))
+        places = [{"tenant": m.tenant.slug, "role": m.role, "blocked": m.blocked_at is not None} for m in memberships]
+        live = Session.objects.alive_at_portal().filter(user=person).count()
+        known = {
+            **described(person),
+            "has_password": person.has_usable_password(),
+            "last_sign_in": Session.objects.filter(user=person, tenant=None).order_by("-created_at").values_list("created_at", flat=True).first(),
+            "memberships": places,
+            "live_portal_sessions": live,
+        }
+        belongs = [f"{p['tenant']} ({p['role']}{', blocked' if p['blocked'] else ''})" for p in places]
+        lines = facts(
+            [
+                ("Name", person.get_full_name_with_username()),
+                ("E-mail", f"{person.email} ({'verified' if person.email_verified_at else 'not verified'})"),
+                ("State", state(person)),
+                ("Password", "set" if person.has_usable_password() else f"none yet: manage.py user link {person.username}"),
+                ("Operator", person.is_superuser),
+                ("Since", person.date_joined),
+                ("Last sign-in", known["last_sign_in"] or "never"),
+                ("Signed in now", f"in {count(live, 'browser')}: manage.py session list --user {person.username}" if live else "no"),
+                ("Belongs to", ", ".join(belongs) or f"no tenant yet: manage.py member add SLUG {person.username}"),
+            ]
+        )
+        return Answer(lines, {"user": known})
+
+    def link(self, *, username: str, dry_run: bool, **_: Any) -> Answer:
+        person = person_named(username)
+        if not person.is_active:
+            raise CommandError(f"{person.username} is deactivated. First: manage.py user activate {person.username}")
+        expires = clock.now() + policy.LINK
+        address = links.make(Link.Purpose.PASSWORD, person)
+        note("password_link_made", subject=person, expires_at=expires)
+        return link_answer(address, f"A link for {person.username} to set a password", expires, dry_run=dry_run)
+
+    def deactivate(self, *, username: str, force: bool, **_: Any) -> Answer:
+        keep_an_operator(username, force=force, verb="deactivate")
+        person = person_named(username, lock=True)
+        if not person.is_active:
+            return change(f"{person.username} is deactivated already.", before={"active": False}, after={"active": False}, changed=False)
+        person.is_active = False
+        person.save(update_fields=["is_active"])
+        ended = sessions.end_everywhere(person, by=None, reason=sessions.Reason.DEACTIVATED)
+        note("user_deactivated", subject=person, before={"active": True}, after={"active": False})
+        owned = Membership.objects.filter(user=person, role=Membership.Role.OWNER, blocked_at=None).select_related("tenant")
+        warnings = [
+            f"{m.tenant.name} has no owner now: manage.py member add {m.tenant.slug} USERNAME --role owner"
+            for m in owned
+            if not acting_owners(m.tenant)
+        ]
+        lines = [
+            f"{person.username} is deactivated; {count(len(ended), 'session')} ended.",
+            f"To take it back: manage.py user activate {person.username}",
+        ]
+        return change(*lines, before={"active": True}, after={"active": False}, ended=len(ended), warnings=warnings)
+
+    def activate(self, *, username: str, **_: Any) -> Answer:
+        person = person_named(username, lock=True)
+        if person.is_active:
+            return change(f"{person.username} is active already.", before={"active": True}, after={"active": True}, changed=False)
+        person.is_active = True
+        person.save(update_fields=["is_active"])
+        note("user_activated", subject=person, before={"active": False}, after={"active": True})
+        return change(f"{person.username} is active again, and signs in anew.", before={"active": False}, after={"active": True})
+
+
+def described(person: User) -> dict[str, Any]:
+    return {
+        "id": person.pk,
+        "username": person.username,
+        "name": person.get_full_name(),
+        "email": person.email,
+        "email_verified": person.email_verified_at is not None,
+        "active": person.is_active,
+        "operator": person.is_superuser,
+        "created_at": person.date_joined,
+    }
+
+
+def state(person: User) -> str:
+    return "active" if person.is_active else "deactivated"
+
+
+def typed_password() -> str:
+    """Standard input as it came, without the newline that ends it (ASVS 6.2.8)."""
+    text = sys.stdin.read(LONGEST_PASSWORD + 3).removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise CommandError("Standard input is empty. Send the password: printf %s … | manage.py user add … --password-stdin")
+    if len(text) > LONGEST_PASSWORD:
+        raise ValidationError(f"A password has at most {LONGEST_PASSWORD} characters.")
+    return text
+
+
+def link_answer(address: str, what: str, expires: Any, *, dry_run: bool) -> Answer:
+    """A one-time link, shown once; in a dry run there is none, since it is taken back."""
+    shown = "(the link)" if dry_run else address
+    lines = [f"{what}, good once, until {expires:%Y-%m-%d %H:%M} UTC:", shown, "Hand it over by a way that nobody else reads."]
+    return change(*lines, link=None if dry_run else address, expires_at=expires)
+
+
+def keep_an_operator(username: str, *, force: bool, verb: str) -> None:
+    """Refuse to take away the last active operator. Locks the operators, so that two commands cannot take the last two."""
+    operators = User.objects.select_for_update(no_key=True).filter(is_superuser=True, is_active=True).order_by("pk")
+    named = User.objects.named(username)
+    if not force and named and [operator.pk for operator in operators] == [named.pk]:
+        raise CommandError(
+            f"{named.username} is the last operator. Make another one first: manage.py operator grant USERNAME. "
+            f"Or, if you have this command line anyway: the same with --force."
+        )
