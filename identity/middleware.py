@@ -5,6 +5,7 @@ from http.cookies import Morsel
 from urllib.parse import quote
 
 from django.conf import settings
+from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -75,6 +76,13 @@ class SessionMiddleware(DjangoSessionMiddleware):
         request._cached_user = row.user  # type: ignore[attr-defined]
         if request.path not in QUIET_PATHS and sessions.touch(row, request.tenant) and row.persistent:
             store.modified = True  # a remembered browser's cookie rolls on
+
+    def process_exception(self, request: SessionRequest, exception: Exception) -> HttpResponse | None:
+        """A view that rotates or writes a session which ended meanwhile answers calmly, too."""
+        if isinstance(exception, (UpdateError, SessionInterrupted)):
+            request.session.modified = False
+            return interrupted(request)
+        return None
 
     def process_response(self, request: SessionRequest, response: HttpResponse) -> HttpResponse:  # type: ignore[override]
         store = request.session

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from axes.models import AccessAttempt
+from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Q, Value
 from django.db.models.functions import Greatest, Now
 from django.http import HttpRequest
 
 from identity import clock, events
-from identity.models import Event, Session, SessionQuerySet, Ticket, User
+from identity.models import Event, Link, Session, SessionQuerySet, Ticket, User
 from tenants import policy
 from tenants.models import Membership, Tenant
 
@@ -412,9 +414,11 @@ def change_password(user: User, raw: str, *, by: User | None, request: HttpReque
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    lapsed: int
+    lapsed: int  # sessions that ran out and are history now
     sessions: int
     tickets: int
+    links: int
+    attempts: int
     events: int
 
 
@@ -424,9 +428,11 @@ def prune(*, dry_run: bool = False) -> Pruned:
     lapsed = Session.objects.filter(ended_at=None).filter(Q(idle_expires_at__lte=now) | Q(expires_at__lte=now))
     old = Session.objects.filter(ended_at__lt=now - policy.KEEP_ENDED)
     tickets = Ticket.objects.filter(expires_at__lt=now - timedelta(hours=1))
+    links = Link.objects.filter(expires_at__lt=now - timedelta(hours=1))
+    attempts = AccessAttempt.objects.filter(attempt_time__lt=now - settings.AXES_COOLOFF_TIME)
     stale = Event.objects.filter(at__lt=now - policy.KEEP_EVENTS)
     if dry_run:
-        return Pruned(lapsed.count(), old.count(), tickets.count(), stale.count())
+        return Pruned(*(rows.count() for rows in (lapsed, old, tickets, links, attempts, stale)))
     count = 0
     for reason, which in ((Reason.EXPIRED, Q(expires_at__lte=now)), (Reason.IDLE, Q(idle_expires_at__lte=now))):
         while ids := list(Session.objects.filter(which, ended_at=None).order_by("pk").values_list("pk", flat=True)[:BATCH]):
@@ -435,4 +441,4 @@ def prune(*, dry_run: bool = False) -> Pruned:
     kind = Session._meta.label
     gone = old.filter(tenant__isnull=False).delete()[1].get(kind, 0)
     gone += old.filter(tenant=None, branches=None).delete()[1].get(kind, 0)
-    return Pruned(count, gone, tickets.delete()[0], stale.delete()[0])
+    return Pruned(count, gone, *(rows.delete()[0] for rows in (tickets, links, attempts, stale)))

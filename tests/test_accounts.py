@@ -46,11 +46,22 @@ def test_sign_up_is_closed_unless_the_platform_opens_it(cast: dict[str, User], v
 @pytest.mark.parametrize(
     "changes",
     [
-        {"username": "DAVE"}, {"email": "Dave@ACME.example"}, {"username": "da ve"}, {"username": "dave@x"}, {"username": ""},
-        {"email": "no address"}, {"password": "short"}, {"password": "password123"}, {"password": "1357924680"}, {"password": "frank@acme.example"},
-        {"username": "fr\x00ank"}, {"username": "x" * 151}, {"email": "a" * 300 + "@x.example"}, {"password": "x" * 4097},
+        {"username": "DAVE"},
+        {"email": "Dave@ACME.example"},
+        {"username": "da ve"},
+        {"username": "dave@x"},
+        {"username": ""},
+        {"email": "no address"},
+        {"password": "short"},
+        {"password": "password123"},
+        {"password": "1357924680"},
+        {"password": "frank@acme.example"},
+        {"username": "fr\x00ank"},
+        {"username": "x" * 151},
+        {"email": "a" * 300 + "@x.example"},
+        {"password": "x" * 4097},
     ],
-)  # fmt: skip
+)
 def test_a_sign_up_that_does_not_fit_makes_nothing_and_says_why(cast: dict[str, User], visitor: Open, changes: dict[str, str]) -> None:
     before = User.objects.count()
     page = visitor().post(portal_url("/signup/"), {**NEW, **changes})
@@ -359,3 +370,14 @@ def test_the_operator_link_makes_one_operator(cast: dict[str, User], visitor: Op
     assert again.status_code == 404
     assert not User.objects.filter(username="heidi").exists()
     assert address.split("/")[-2] not in str(list(Link.objects.values()))
+
+
+def test_a_successful_sign_in_clears_ones_own_count_only(cast: dict[str, User], visitor: Open) -> None:
+    for _ in range(2):
+        for name in ("dave", "alice"):
+            for _ in range(2):
+                visitor().sign_in(name, "wrong")
+        assert visitor("dave").is_in()
+    visitor().sign_in("alice", "wrong")
+    assert not visitor("alice").is_in()
+    assert visitor("dave").is_in()

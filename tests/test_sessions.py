@@ -393,5 +393,41 @@ def test_prune_marks_what_ran_out_and_deletes_what_is_old(cast: dict[str, User],
     assert alice.is_in("acme")
     Session.objects.filter(user=cast["dave"]).update(ended_at=timezone.now() - timedelta(days=91))
     assert sessions.prune().sessions == 2
-    assert sessions.prune() == sessions.Pruned(0, 0, 0, 0)
+    assert sessions.prune() == sessions.Pruned(0, 0, 0, 0, 0, 0)
     assert alice.is_in("acme")
+
+
+# --- In flight ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("htmx", [False, True])
+def test_a_request_whose_session_ends_under_it_is_led_to_the_page_that_says_why(
+    cast: dict[str, User], visitor: Open, monkeypatch: pytest.MonkeyPatch, htmx: bool
+) -> None:
+    """Neither a bare 400 nor a 500, and no row comes back."""
+    dave = visitor("dave")
+
+    def ended_meanwhile(*args: object, **kwargs: object) -> bool:
+        sessions.end(Session.objects.filter(user=cast["dave"]), by=cast["erin"], reason=Reason.BY_OPERATOR, note="Laptop lost")
+        return True
+
+    monkeypatch.setattr("portal.views.login.sessions.prove_again", ended_meanwhile)
+    headers = {"HTTP_HX_REQUEST": "true", "HTTP_HX_CURRENT_URL": portal_url("/account/")} if htmx else {}
+    answer = dave.post(portal_url("/step-up/"), {"password": "gatehouse-demo"}, follow=False, **headers)
+    address = answer["HX-Redirect"] if htmx else answer["Location"]
+    assert address.startswith("/login/?next=")
+    assert "Laptop lost" in dave.get(address).content.decode()
+    assert not Session.objects.filter(ended_at=None).exists()
+
+
+def test_a_write_to_a_session_that_ended_meanwhile_writes_nothing(cast: dict[str, User], visitor: Open) -> None:
+    from django.contrib.sessions.backends.base import UpdateError
+
+    dave = visitor("dave")
+    key = dave.key("login.portal.localhost")
+    store = SessionStore.of(sessions.live([key], None)[0], key)
+    store["note"] = "written late"
+    sessions.end(Session.objects.filter(user=cast["dave"]), by=None, reason=Reason.BY_OPERATOR)
+    with pytest.raises(UpdateError):
+        store.save()
+    assert Session.objects.get().session_data == ""
