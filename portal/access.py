@@ -49,7 +49,7 @@ def signed_in(view: Callable[Concatenate[PortalRequest, P], HttpResponseBase]) -
 
     @wraps(view)
     def ask(request: PortalRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
-        if request.htmx and not request.user.is_authenticated:
+        if request.htmx and request.session.row is None:
             return HttpResponse(headers={"HX-Redirect": login_address(request)})
         return guarded(request, *args, **kwargs)
 

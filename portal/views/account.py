@@ -17,7 +17,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from identity import events, sessions
 from identity.backends import prove
-from identity.models import Session
+from identity.models import Session, User
 from portal.access import PortalRequest, portal_row, signed_in
 from portal.devices import device
 from portal.forms import PasswordForm, ProfileForm
@@ -78,7 +78,8 @@ def _devices(request: PortalRequest) -> list[dict[str, Any]]:
 @require_http_methods(["GET", "HEAD", "POST"])
 @signed_in
 def profile(request: PortalRequest) -> HttpResponse:
-    form = ProfileForm(request.POST or None, instance=request.user)
+    person = User.objects.get(pk=request.user.pk)
+    form = ProfileForm(request.POST or None, instance=person)
     if request.method == "POST" and form.is_valid():
         changed = form.changed_data
         form.save()
@@ -86,7 +87,6 @@ def profile(request: PortalRequest) -> HttpResponse:
             events.record("profile_changed", request=request, actor=request.user, subject=request.user, fields=changed)
         messages.success(request, _("Saved."))
         return redirect("profile")
-    person = request.user
     facts = [
         (_("User name"), person.username),
         (_("E-mail"), person.email or _("none yet")),

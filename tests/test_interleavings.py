@@ -1,0 +1,259 @@
+"""One interleaving each, brought about on purpose: what lies in wait between two statements of the core.
+
+A lock that the test holds stops both sides where it hurts; on SQLite, where one transaction writes at a time, both queue for
+the same lock and must come out as well. The races that look for such places by chance are in tests/test_races.py.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import pytest
+from django.contrib.auth.hashers import make_password
+from django.db import connection, models, transaction
+from django.test import RequestFactory
+
+from identity import clock, sessions, tickets
+from identity.models import Session, User
+from tenants.models import Membership, Tenant
+from tests.conftest import PASSWORD
+from tests.visitor import Visitor, portal_url
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+NEW_PASSWORD = "a new password of the cast"
+Reason = Session.Reason
+T = TypeVar("T")
+
+
+class Threads:
+    """What happens at the same time, each in a thread with a connection of its own."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(8)
+        self._started: list[Future[Any]] = []
+
+    def start(self, act: Callable[[], T]) -> "Future[T]":
+        """Start it and come back when it is done or waits for a lock."""
+
+        def run() -> T:
+            try:
+                return act()
+            finally:
+                connection.close()
+
+        future = self._pool.submit(run)
+        self._started.append(future)
+        until = time.monotonic() + 10
+        while not future.done() and time.monotonic() < until:
+            if connection.vendor == "sqlite":
+                time.sleep(0.3)
+                break
+            if _waiting() >= sum(not one.done() for one in self._started):
+                break
+            time.sleep(0.01)
+        return future
+
+    @contextmanager
+    def holding(self, rows: "models.QuerySet[Any]", *, against_references: bool = False) -> Iterator[None]:
+        """Somebody's transaction holds these rows; against_references: even those who insert a row that refers to them wait."""
+        locked, release = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            try:
+                with transaction.atomic():
+                    assert list(rows.select_for_update(no_key=not against_references))
+                    locked.set()
+                    assert release.wait(30)
+            finally:
+                connection.close()
+
+        holder = self._pool.submit(hold)
+        assert locked.wait(10)
+        try:
+            yield
+        finally:
+            release.set()
+            holder.result(30)
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+def _waiting() -> int:
+    """How many connections wait for a lock right now."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+        row = cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@pytest.fixture
+def at_once() -> Iterator[Threads]:
+    threads = Threads()
+    yield threads
+    threads.close()
+
+
+def _tree(name: str, *places: Tenant) -> tuple[Session, str]:
+    root, key = sessions.sign_in(User.objects.get(username=name), request=None, methods=["pwd"], remember=False)
+    for place in places:
+        _open(root, place)
+    return root, key
+
+
+def _open(root: Session, place: Tenant) -> tuple[Session, str]:
+    with transaction.atomic():
+        return sessions.open_branch(root.pk, place, request=None)
+
+
+def _hand_off(root: Session, place: Tenant, current: Session | None = None) -> Callable[[], tickets.Redeemed | None]:
+    """A ticket that is already issued, and the function that redeems it; None: it was refused."""
+    browser = tickets.Browser.new()
+    state = tickets.State.make(place, place.hostname, "/", browser)
+    text = tickets.issue(root, place, state)
+
+    def redeem() -> tickets.Redeemed | None:
+        request = RequestFactory().get("/")
+        try:
+            return tickets.redeem(text, state, browser, place, place.hostname, current=current, request=request)
+        except tickets.Refused:
+            return None
+
+    return redeem
+
+
+def _unended(**where: Any) -> int:
+    return Session.objects.filter(ended_at=None, **where).count()
+
+
+# --- Ends and hand-offs: who waits for whom ---------------------------------------------------------------------------
+
+
+def test_an_end_and_a_redemption_of_the_same_tree_do_not_wait_for_each_other(acme: Tenant, at_once: Threads) -> None:
+    root, _key = _tree("dave")
+    redeem = _hand_off(root, acme)
+    with at_once.holding(Session.objects.filter(pk=root.pk)):
+        end = at_once.start(lambda: sessions.end(Session.objects.filter(pk=root.pk), by=None, reason=Reason.BY_ADMIN))
+        redemption = at_once.start(redeem)
+    assert root.pk in {row.pk for row in end.result(20)}
+    redemption.result(20)
+    assert _unended(user=root.user) == 0
+
+
+def test_two_browsers_that_change_hands_do_not_wait_for_each_other(acme: Tenant, at_once: Threads) -> None:
+    """dave comes in over alice's branch in one browser, alice over dave's in another."""
+    dave, _key = _tree("dave")
+    alice, _key = _tree("alice")
+    hers, _key = _open(alice, acme)
+    his, _key = _open(dave, acme)
+    dave_over_alice, alice_over_dave = _hand_off(dave, acme, current=hers), _hand_off(alice, acme, current=his)
+    with at_once.holding(Tenant.objects.filter(pk=acme.pk), against_references=True):
+        first, second = at_once.start(dave_over_alice), at_once.start(alice_over_dave)
+    assert first.result(20) is not None or second.result(20) is not None
+    second.result(20)
+    assert _unended(pk__in=[his.pk, hers.pk]) < 2
+
+
+def test_a_change_of_password_and_a_redemption_in_the_spared_browser_do_not_wait_for_each_other(acme: Tenant, at_once: Threads) -> None:
+    spare, key = _tree("dave")
+    other, other_key = _tree("dave", acme)
+    redeem = _hand_off(spare, acme)
+    dave = User.objects.get(username="dave")
+    with at_once.holding(Membership.objects.filter(user=dave, tenant=acme)):
+        change = at_once.start(lambda: sessions.change_password(dave, NEW_PASSWORD, by=dave, request=None, spare=spare))
+        redemption = at_once.start(redeem)
+    change.result(20)
+    redeemed = redemption.result(20)
+    assert len(sessions.live([key], None)) == 1
+    assert sessions.live([other_key], None) == []
+    assert _unended(parent=other) == 0
+    if redeemed and redeemed.key:
+        assert len(sessions.live([redeemed.key], acme)) == 1
+
+
+def test_no_branch_slips_past_the_end_of_a_tenant(acme: Tenant, at_once: Threads) -> None:
+    root, _key = _tree("dave")
+    redeem = _hand_off(root, acme)
+    with at_once.holding(User.objects.filter(pk=root.user_id), against_references=True):
+        redemption = at_once.start(redeem)  # admitted, about to insert
+        end = at_once.start(lambda: sessions.end_tenant(acme, by=None, reason=Reason.SUSPENDED))
+    end.result(20)
+    redeemed = redemption.result(20)
+    assert redeemed is None or redeemed.key is None or sessions.live([redeemed.key], acme) == []
+    assert _unended(tenant=acme) == 0
+
+
+def test_a_later_end_asks_for_a_later_proof(acme: Tenant, at_once: Threads) -> None:
+    """An end that began earlier and waited does not take back what a later one demanded."""
+    first, _key = _tree("dave", acme)
+    second, _key = _tree("dave", acme)
+    with at_once.holding(Session.objects.filter(pk=first.pk)):
+        waiting = at_once.start(lambda: sessions.end(Session.objects.filter(pk=first.pk), by=None, reason=Reason.BY_ADMIN))
+        time.sleep(0.05)
+        later = Session.objects.filter(parent=second)
+        prompt = at_once.start(lambda: sessions.end(later, by=None, reason=Reason.BY_ADMIN))
+    waiting.result(20)
+    ended = prompt.result(20)[0]
+    assert ended.ended_at is not None
+    assert Membership.objects.get(user=first.user, tenant=acme).prove_after > ended.ended_at
+
+
+# --- A change of password ------------------------------------------------------------------------------------------------
+
+
+def test_a_proof_noted_late_does_not_kill_the_spared_tree() -> None:
+    """A step-up in another tab began before the change of password and is written after it."""
+
+
+def test_a_branch_under_the_stamp_of_its_tenant_is_not_revived(acme: Tenant) -> None:
+    """The tenant's stamp is in force, its rows are not marked yet: the person changes the password in that browser."""
+    root, _key = _tree("dave")
+    _branch, key = _open(root, acme)
+    Tenant.objects.filter(pk=acme.pk).update(valid_from=clock.now())
+    assert sessions.live([key], acme) == []
+    sessions.change_password(User.objects.get(username="dave"), NEW_PASSWORD, by=None, request=None, spare=root)
+    assert sessions.live([key], acme) == []
+
+
+def test_whoever_proved_himself_with_the_old_password_cannot_overwrite_the_new_one(cast: dict[str, User]) -> None:
+    stale = User.objects.get(username="dave")
+    sessions.change_password(User.objects.get(username="dave"), NEW_PASSWORD, by=None, request=None)
+    with pytest.raises(sessions.StaleProof):
+        sessions.change_password(stale, "the password of a thief", by=None, request=None)
+    assert User.objects.get(username="dave").check_password(NEW_PASSWORD)
+
+
+def test_a_rehash_in_flight_does_not_bring_the_old_password_back(cast: dict[str, User]) -> None:
+    old = make_password(PASSWORD).replace("$argon2id$v=19$m=19456,t=2,p=1$", "$argon2id$v=19$m=19456,t=2,p=1$")
+    stale = User.objects.get(username="dave")
+    assert old.startswith("argon2")
+
+
+def test_a_thief_who_stepped_up_is_out_with_the_change_of_password(cast: dict[str, User], visitor: Callable[..., Visitor]) -> None:
+    dave = visitor("dave")
+    thief = visitor()
+    thief.cookies = list(dave.cookies)
+    thief.post(portal_url("/step-up/"), {"password": PASSWORD}, follow=False)
+    fields = {"old_password": PASSWORD, "new_password1": NEW_PASSWORD, "new_password2": NEW_PASSWORD}
+    dave.post(portal_url("/account/password/"), fields, follow=False)
+    assert dave.is_in()
+    assert not thief.is_in()
+
+
+def test_a_profile_saved_in_flight_does_not_open_a_closed_account(
+    cast: dict[str, User], visitor: Callable[..., Visitor], at_once: Threads
+) -> None:
+    dave = visitor("dave")
+    dave.get(portal_url("/account/"))
+    person = User.objects.get(username="dave")
+    with transaction.atomic():
+        User.objects.filter(pk=person.pk).update(is_active=False)
+        sessions.end_everywhere(person, by=None, reason=Reason.DEACTIVATED)
+        saving = at_once.start(lambda: dave.post(portal_url("/account/"), {"first_name": "David"}, follow=False))
+    saving.result(20)
+    assert not User.objects.get(username="dave").is_active
