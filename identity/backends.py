@@ -22,6 +22,8 @@ class NameOrMail(ModelBackend):
     ) -> User | None:
         if not username or password is None or len(password) > LONGEST_PASSWORD:
             return None
+        if request is not None:
+            request.cost_a_hash = True  # type: ignore[attr-defined]
         user = User.objects.named(username)
         if user is None or not user.has_usable_password():
             User().set_password(password)
@@ -39,10 +41,13 @@ class NameOrMail(ModelBackend):
 def prove(request: HttpRequest, username: str, password: str) -> User | None:
     """The person, if the password is right and the limit is not reached; the same None for every other case.
 
-    A refused attempt costs one hash as well, so that a locked account does not answer faster than an open one.
+    axes gets a request without fields, since it stores what it gets. An attempt that the limit refused costs one hash as
+    well, so that a locked account does not answer faster than an open one.
     """
-    user = authenticate(request, username=username, password=password)
-    if user is None and getattr(request, "axes_locked_out", False) and len(password) <= LONGEST_PASSWORD:
+    asked = HttpRequest()
+    asked.method, asked.path, asked.path_info, asked.META = "POST", request.path, request.path_info, request.META
+    user = authenticate(asked, username=username, password=password)
+    if user is None and not getattr(asked, "cost_a_hash", False) and len(password) <= LONGEST_PASSWORD:
         User().set_password(password)
     assert user is None or isinstance(user, User)
     return user

@@ -7,8 +7,9 @@ from django.http import HttpRequest
 
 from identity import clock
 from identity.models import Event, User
-from identity.text import clean
+from tenants.hosts import is_address
 from tenants.models import Tenant
+from tenants.text import clean
 
 
 def user_agent(request: HttpRequest) -> str:
@@ -17,7 +18,8 @@ def user_agent(request: HttpRequest) -> str:
 
 def address(request: HttpRequest) -> str | None:
     """The client's address as ProxyMiddleware settled it; None where there is none (a local socket without a proxy)."""
-    return request.META.get("REMOTE_ADDR") or None
+    peer = request.META.get("REMOTE_ADDR") or ""
+    return peer if is_address(peer) else None
 
 
 def record(

@@ -17,6 +17,7 @@ from django.utils.functional import SimpleLazyObject
 from identity import crypto, events, sessions
 from identity.models import Session
 from identity.store import SessionStore
+from identity.tickets import Browser
 from tenants import hosts
 from tenants.middleware import TenantRequest
 
@@ -31,6 +32,7 @@ class SessionRequest(TenantRequest):
     session: SessionStore
     ended_session: Session | None  # behind a late cookie; asked of the database when first looked at
     planted_cookies: bool
+    held_branches: dict[str, Session]  # every live branch that the browser presents at this tenant, by key
 
 
 def cookie_name(request: TenantRequest) -> str:
@@ -54,12 +56,18 @@ class SessionMiddleware(DjangoSessionMiddleware):
 
     def process_request(self, request: SessionRequest) -> None:  # type: ignore[override]
         request.session = SessionStore()
-        request.planted_cookies = False
+        request.planted_cookies, request.ended_session, request.held_branches = False, None, {}
+        if request.place and request.place.app:
+            return  # an app's own host: we show one page there, and it is the same for everybody
         keys = presented_keys(request.META.get("HTTP_COOKIE", ""), cookie_name(request))
-        request.ended_session = SimpleLazyObject(lambda: sessions.ended(keys, request.tenant)) if keys else None  # type: ignore[assignment]
         if not keys:
             return
+        request.ended_session = SimpleLazyObject(lambda: sessions.ended(keys, request.tenant))  # type: ignore[assignment]
         rows = sessions.live(keys, request.tenant)
+        if request.tenant:
+            by_digest = {sessions.digest(key): key for key in keys}
+            request.held_branches = {by_digest[row.key_digest]: row for row in rows if row.key_digest in by_digest}
+            rows = own_branches(request, rows)
         if len(rows) > 1:
             events.record("duplicate_cookie", request=request, tenant=request.tenant, sessions=[str(row.id) for row in rows])
             request.planted_cookies = True
@@ -115,6 +123,17 @@ class SessionMiddleware(DjangoSessionMiddleware):
             delete_everywhere(request, response, name)
 
 
+def own_branches(request: TenantRequest, rows: list[Session]) -> list[Session]:
+    """In a browser only branches that were opened in this browser count: a sibling host can plant a tenant cookie, but not
+    the host-only start cookie that a branch is bound to. Whoever sends no Sec-Fetch-Site is no browser, and nobody can take
+    that header from one.
+    """
+    if "HTTP_SEC_FETCH_SITE" not in request.META:
+        return rows
+    browser = Browser.of(request)
+    return [row for row in rows if browser and browser.digest in row.browsers]
+
+
 def delete_everywhere(request: TenantRequest, response: HttpResponse, name: str) -> None:
     """Delete a cookie at every scope that this host could have got it from: its own and each parent domain."""
     scopes: list[str | None] = [None]
@@ -138,13 +157,23 @@ def _is_readable(store: SessionStore) -> bool:
     return True
 
 
-def login_address(request: HttpRequest) -> str:
-    """Where somebody without a session goes from this page, and back to it afterwards."""
-    back = request.get_full_path() if request.method in {"GET", "HEAD"} else "/"
+def page_behind(request: HttpRequest) -> str:
+    """The page that a person is looking at: where to come back to. A form's own address cannot be opened, its page can."""
     htmx = getattr(request, "htmx", None)
     if htmx and htmx.current_url_abs_path:
-        back = htmx.current_url_abs_path
-    return f"{reverse('login')}?next={quote(back, safe='')}"
+        path = str(htmx.current_url_abs_path)
+    elif request.method in {"GET", "HEAD"}:
+        path = request.get_full_path()
+    else:
+        host = request.host  # type: ignore[attr-defined]
+        came_from = hosts.may_return_to(request.headers.get("Referer", ""), frozenset({host}), host) or "/"
+        path = came_from.removeprefix(hosts.origin(host))
+    return path.removesuffix("end") if path.endswith("/end") else path
+
+
+def login_address(request: HttpRequest) -> str:
+    """Where somebody without a session goes from this page, and back to it afterwards."""
+    return f"{reverse('login')}?next={quote(page_behind(request), safe='')}"
 
 
 def interrupted(request: HttpRequest) -> HttpResponse:

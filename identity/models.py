@@ -83,6 +83,8 @@ class User(AbstractUser):
     def clean(self) -> None:
         super().clean()
         self._fold()
+        if len(self.name_key) > 300 or len(self.email_key or "") > 300:  # compatibility characters can grow eighteen-fold
+            raise ValidationError(_("That name or address is too long."), code="too_long")
         others = User.objects.exclude(pk=self.pk)
         if others.filter(name_key=self.name_key).exists() or (self.email_key and others.filter(email_key=self.email_key).exists()):
             raise ValidationError(_("That name or address is already in use. Choose another, or sign in."), code="taken")
@@ -96,9 +98,10 @@ class User(AbstractUser):
         """Django's check; a rehash under newer parameters is no new password and ends no session."""
 
         def rehash(raw: str) -> None:
-            self.password = make_password(raw)
-            self._password = None
-            self.save(update_fields=["password"])
+            # Only in place of the hash that was checked: a new password set meanwhile stays.
+            rehashed = make_password(raw)
+            if User.objects.filter(pk=self.pk, password=self.password).update(password=rehashed):
+                self.password = rehashed
 
         return check_password(raw_password, self.password, rehash)
 
@@ -186,6 +189,7 @@ class Session(models.Model):
     persistent = models.BooleanField(default=False)
     ip = models.GenericIPAddressField(null=True)
     user_agent = models.CharField(max_length=300, blank=True)
+    browsers = models.JSONField(default=list)  # a branch: digests of the start cookies of the browsers that it was opened in
     methods = models.JSONField(default=list)  # how it was proven, RFC 8176 values such as "pwd"
     ended_at = models.DateTimeField(null=True)
     ended_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")

@@ -1,9 +1,9 @@
 """Sessions: open, live, admission, rotate, end. The table is the truth; no cache decides that a session is alive.
 
 Who calls whom: the middleware asks `live` and `touch` for every request; the portal's sign-in view calls `sign_in`; a hand-off
-calls `open_branch` with its ticket, in one transaction; step-up and password change call `prove_again`; everything that
-ends a session, anywhere, calls `end` (or `end_tenant`, which calls it). Lock order, everywhere: user or tenant, portal rows
-by id, memberships by id, branches by id.
+calls `lock_portal` and `open_branch` around its ticket, in one transaction; a step-up calls `prove_again`; everything that
+ends a session, anywhere, calls `end` (or `end_here`, `end_everywhere`, `end_tenant`, which call it). Lock order, everywhere:
+user, portal rows by id, tickets, tenant, memberships, branches by id.
 """
 
 import hashlib
@@ -116,7 +116,7 @@ def _touch(session: Session, now: datetime, idle: timedelta) -> None:
     pause = max(int((now - session.last_seen_at).total_seconds()), 0)
     session.last_seen_at, session.idle_expires_at = now, now + idle
     session.longest_pause = max(session.longest_pause, pause)
-    Session.objects.filter(pk=session.pk, ended_at=None).update(
+    Session.objects.filter(pk=session.pk, ended_at=None, idle_expires_at__gt=now, expires_at__gt=now).update(
         last_seen_at=now,
         idle_expires_at=session.idle_expires_at,
         longest_pause=Greatest(F("longest_pause"), Value(pause)),
@@ -145,10 +145,11 @@ def admission(portal: Session, slug: str, *, console: bool = False, lock: bool =
     """May this live portal session enter that tenant? The one predicate, asked by enter, finish and every console request.
 
     console: operators are asked for neither membership nor tenant status there (design, section 1).
-    lock: hold the membership until the transaction ends, so that an end of it comes before or after, never between.
+    lock: hold tenant and membership until the transaction ends, so that an end of either comes before or after, never between.
     """
     memberships = Membership.objects.select_related("tenant").filter(tenant__slug=slug, user_id=portal.user_id)
     if lock:
+        _hold_tenant(slug)
         memberships = memberships.select_for_update(of=("self",), no_key=True)
     membership = memberships.first()
     operator = console and portal.user.is_superuser
@@ -164,23 +165,25 @@ def admission(portal: Session, slug: str, *, console: bool = False, lock: bool =
     return Admission(Verdict.OPEN if proven else Verdict.PROVE, tenant, membership)
 
 
+def _hold_tenant(slug: str) -> None:
+    """Hold the tenant against an end of all its sessions, but not against other hand-offs (SQLite holds everything anyway)."""
+    if connection.vendor == "postgresql":
+        list(Tenant.objects.raw("SELECT id FROM tenants_tenant WHERE slug = %s FOR SHARE", [slug]))
+
+
 def _proof_suffices(portal: Session, tenant: Tenant, membership: Membership | None) -> bool:
     rules = tenant.rules
     now = clock.now()
     return (
         portal.authenticated_at >= tenant.valid_from
         and portal.authenticated_at >= portal.user.valid_from
-        and (membership is None or (portal.proved_at is not None and portal.proved_at >= membership.prove_after))
+        and portal.proved_at is not None  # the key from before a step-up has no proof
+        and (membership is None or portal.proved_at >= membership.prove_after)
         and now - portal.authenticated_at < rules.absolute_limit(persistent=portal.persistent)
         # Ever since the proof, no pause of the tree was longer than the tenant's idle limit. Looking at last_seen_at would
         # not do: a look at another page of the portal first would make an idle tree look busy.
         and timedelta(seconds=portal.longest_pause) < rules.idle_limit(persistent=portal.persistent)
     )
-
-
-def is_fresh(portal: Session) -> bool:
-    """Whether the proof is young enough for what is dangerous (10 minutes)."""
-    return portal.proved_at is not None and clock.now() - portal.proved_at < policy.STEP_UP
 
 
 # --- open ---------------------------------------------------------------------------------------------------------
@@ -228,18 +231,26 @@ class NotAdmitted(Exception):
         self.verdict = verdict
 
 
-def open_branch(portal_id: uuid.UUID, tenant: Tenant, *, request: HttpRequest | None, probe: bool = False) -> tuple[Session, str]:
-    """Insert a branch below a portal session; returns it and the key for its cookie. Must be called inside a transaction.
-
-    The portal row is locked first and admission is asked under that lock, so that an end of the tree either waits for
-    the branch and ends it too, or comes first and is seen here (any weaker order leaves live orphans). Raises NotAdmitted.
-    """
+def lock_portal(pk: uuid.UUID) -> Session:
+    """Hold a live portal row until the transaction ends. Raises NotAdmitted if it is over."""
     assert connection.in_atomic_block
-    portal = (
-        Session.objects.alive_at_portal().select_for_update(of=("self",), no_key=True).select_related("user").filter(pk=portal_id).first()
-    )
+    rows = Session.objects.alive_at_portal().select_for_update(of=("self",), no_key=True).select_related("user")
+    portal = rows.filter(pk=pk).first()
     if portal is None:
         raise NotAdmitted(None)
+    return portal
+
+
+def open_branch(
+    portal_id: uuid.UUID, tenant: Tenant, *, request: HttpRequest | None, browser: str = "", probe: bool = False
+) -> tuple[Session, str]:
+    """Insert a branch below a portal session; returns it and the key for its cookie. Must be called inside a transaction.
+
+    The portal row is locked first and admission is asked under that lock, so that an end of the tree either waits for the
+    branch and ends it too, or came first and is seen here (any weaker order leaves live orphans).
+    browser: the digest of this browser's start cookie. Raises NotAdmitted.
+    """
+    portal = lock_portal(portal_id)
     decided = admission(portal, tenant.slug, lock=True)
     if decided.verdict is not Verdict.OPEN or decided.tenant != tenant:
         raise NotAdmitted(decided.verdict)
@@ -257,11 +268,19 @@ def open_branch(portal_id: uuid.UUID, tenant: Tenant, *, request: HttpRequest | 
         idle_expires_at=now + rules.idle_limit(persistent=portal.persistent),
         expires_at=min(portal.expires_at, portal.authenticated_at + rules.absolute_limit(persistent=portal.persistent)),
         methods=portal.methods,
+        browsers=[browser] if browser else [],
     )
     _insert(branch, key, now, request)
     if not probe:
         events.record("branch_opened", request=request, tenant=tenant, actor=portal.user, subject=portal.user, session=branch.id)
     return branch, key
+
+
+def bind(branch: Session, browser: str) -> None:
+    """Note that a branch lives in this browser's cookies at one more host (several hosts may share a cookie domain)."""
+    if browser not in branch.browsers:
+        branch.browsers = [*branch.browsers, browser][-5:]
+        Session.objects.filter(pk=branch.pk, ended_at=None).update(browsers=branch.browsers)
 
 
 def _insert(session: Session, key: str, now: datetime, request: HttpRequest | None) -> None:
@@ -279,13 +298,19 @@ def rotate(session: Session, old_key: str, *, grace: bool) -> str | None:
     """Give a live session a new key; returns it, or None if another request was first or the session has ended.
 
     A conditional UPDATE of the same row, never delete and insert: nothing that ended can come back. With grace, the old
-    key still opens the session for ten seconds (without the new proof), so that requests in flight are not signed out.
+    key still opens the session for ten seconds (without the new proof), so that requests in flight are not signed out;
+    without, every other key is worthless at once.
     """
     new = new_key()
-    until = clock.now() + policy.GRACE if grace else None
-    changed = Session.objects.filter(pk=session.pk, key_digest=digest(old_key), ended_at=None).update(
-        key_digest=digest(new), previous_digest=digest(old_key) if grace else None, previous_until=until
-    )
+    rows = Session.objects.filter(pk=session.pk, ended_at=None)
+    if grace:
+        until = clock.now() + policy.GRACE
+        changed = rows.filter(key_digest=digest(old_key)).update(
+            key_digest=digest(new), previous_digest=digest(old_key), previous_until=until
+        )
+    else:  # the key from before a step-up may be the one that a change of password comes with
+        held = Q(key_digest=digest(old_key)) | Q(previous_digest=digest(old_key))
+        changed = rows.filter(held).update(key_digest=digest(new), previous_digest=None, previous_until=None)
     return new if changed else None
 
 
@@ -293,12 +318,13 @@ def prove_again(portal: Session, *, request: HttpRequest, kind: str = "step_up",
     """Note a fresh full proof on a live portal session. False if it ended meanwhile. Absolute limits stay as they were."""
     now = at or clock.now()
     with transaction.atomic():
-        noted = Session.objects.filter(pk=portal.pk, ended_at=None).update(authenticated_at=now, proved_at=now, longest_pause=0)
-        if noted:
-            portal.authenticated_at = portal.proved_at = now
-            portal.longest_pause = 0
-            events.record(kind, request=request, actor=portal.user, subject=portal.user, session=portal.id)
-    return bool(noted)
+        rows = Session.objects.filter(pk=portal.pk, ended_at=None)
+        if not rows.filter(authenticated_at__lt=now).update(authenticated_at=now, proved_at=now, longest_pause=0):
+            return rows.exists()  # a later proof stands already, or the session ended
+        portal.authenticated_at = portal.proved_at = now
+        portal.longest_pause = 0
+        events.record(kind, request=request, actor=portal.user, subject=portal.user, session=portal.id)
+    return True
 
 
 # --- end ----------------------------------------------------------------------------------------------------------
@@ -326,27 +352,26 @@ def end(
         targets = list(which.filter(ended_at=None).order_by().values_list("pk", "tenant_id", "user_id"))
         if not targets:
             return []
-        now = clock.now()
         named: list[tuple[uuid.UUID, int | None, int]] = targets  # type: ignore[assignment]
         portals = [pk for pk, tenant, _user in named if tenant is None]
-        done = _mark(Session.objects.filter(pk__in=portals, tenant=None), now, by, reason, note)
+        done = _mark(Session.objects.filter(pk__in=portals, tenant=None), by, reason, note)
         below = Session.objects.filter(parent__in=[row.pk for row in done], ended_at=None).order_by()
         pairs = {(tenant, user) for _pk, tenant, user in named if tenant is not None}
         pairs |= set(below.values_list("tenant_id", "user_id"))
         if reason not in _OWN_DOING:
-            demand_proof(pairs, now)
+            demand_proof(pairs)
         branches = [pk for pk, tenant, _user in named if tenant is not None]
-        done += _mark(Session.objects.filter(Q(pk__in=branches) | Q(parent__in=portals), tenant__isnull=False), now, by, reason, note)
-        Ticket.objects.filter(portal__in=portals, used_at=None).delete()
-        _log(done, by, reason, note, now, request)
+        done += _mark(Session.objects.filter(Q(pk__in=branches) | Q(parent__in=portals), tenant__isnull=False), by, reason, note)
+        _log(done, by, reason, note, request)
     return done
 
 
-def _mark(rows: SessionQuerySet, now: datetime, by: User | None, reason: Session.Reason, note: str) -> list[Session]:
+def _mark(rows: SessionQuerySet, by: User | None, reason: Session.Reason, note: str) -> list[Session]:
     """Lock in id order, then write; what somebody else ended meanwhile is left to him."""
     locked = list(rows.filter(ended_at=None).select_for_update(of=("self",), no_key=True).order_by("pk"))
     if not locked:
         return []
+    now = clock.now()
     Session.objects.filter(pk__in=[row.pk for row in locked], ended_at=None).update(
         ended_at=now, ended_by=by, end_reason=reason, end_note=note, session_data="", previous_digest=None, previous_until=None
     )
@@ -355,23 +380,28 @@ def _mark(rows: SessionQuerySet, now: datetime, by: User | None, reason: Session
     return locked
 
 
-def demand_proof(pairs: Iterable[tuple[int | None, int]], now: datetime) -> None:
-    """Set `prove_after` of these (tenant, user) memberships, in id order."""
-    wanted = Q()
+def demand_proof(pairs: Iterable[tuple[int | None, int]]) -> None:
+    """Set `prove_after` of these (tenant, user) memberships, locked by tenant, then by id."""
+    people: dict[int, list[int]] = {}
     for tenant, user in pairs:
-        wanted |= Q(tenant_id=tenant, user_id=user)
-    if wanted:
-        ids = list(Membership.objects.filter(wanted).select_for_update(no_key=True).order_by("pk").values_list("pk", flat=True))
-        # One microsecond later than now: a proof from this very moment is a proof from before.
-        Membership.objects.filter(pk__in=ids).update(prove_after=now + timedelta(microseconds=1))
+        assert tenant is not None
+        people.setdefault(tenant, []).append(user)
+    ids: list[int] = []
+    for tenant, users in sorted(people.items()):
+        wanted = Membership.objects.filter(tenant_id=tenant, user_id__in=users)
+        ids += wanted.select_for_update(no_key=True).order_by("pk").values_list("pk", flat=True)
+    # Asked of the clock when the locks are held, and never set back. One microsecond later than now: a proof from this very
+    # moment is a proof from before.
+    after = clock.now() + timedelta(microseconds=1)
+    Membership.objects.filter(pk__in=ids, prove_after__lt=after).update(prove_after=after)
 
 
-def _log(done: list[Session], by: User | None, reason: Session.Reason, note: str, now: datetime, request: HttpRequest | None) -> None:
+def _log(done: list[Session], by: User | None, reason: Session.Reason, note: str, request: HttpRequest | None) -> None:
     if reason is Reason.PROBE:
         return
     kept = []
     for row in done:
-        event = events.make("session_ended", request=request, actor=by, session=row.id, at=now, reason=reason, note=note)
+        event = events.make("session_ended", request=request, actor=by, session=row.id, at=row.ended_at, reason=reason, note=note)
         event.tenant_id, event.subject_id = row.tenant_id, row.user_id
         kept.append(event)
     Event.objects.bulk_create(kept)
@@ -382,7 +412,7 @@ def end_here(
 ) -> list[Session]:
     """End a person's branches at one tenant. The membership is locked first: a hand-off in flight comes before or is refused."""
     with transaction.atomic():
-        demand_proof([(tenant.pk, user.pk)], clock.now())
+        demand_proof([(tenant.pk, user.pk)])
         return end(Session.objects.filter(user=user, tenant=tenant), by=by, reason=reason, note=note, request=request)
 
 
@@ -414,15 +444,19 @@ def end_tenant(tenant: Tenant, *, by: User | None, reason: Session.Reason, note:
 def change_password(user: User, raw: str, *, by: User | None, request: HttpRequest | None, spare: Session | None = None) -> None:
     """Set a new password and end the person's sessions, all in one transaction; `spare` (a portal session) and its tree stay.
 
-    The spared tree carries the moment of the change as its proof, since it was proven just now. ASVS 7.4.3.
+    user: as it was when the change was proven. Raises StaleProof if its password changed since, if it was deactivated, or if
+    `spare` ended: who came first wins. The spared tree carries the moment of the change as its proof. ASVS 7.4.3.
     """
     with transaction.atomic():
-        locked = User.objects.select_for_update(no_key=True).get(pk=user.pk)
-        now = clock.now()
+        if not User.objects.select_for_update(no_key=True).filter(pk=user.pk, epoch=user.epoch, is_active=True):
+            raise StaleProof
+        rows = Session.objects.filter(user=user, tenant=None, ended_at=None).select_for_update(no_key=True).order_by("pk")
+        portals = {row.pk for row in rows}  # all of them at once and in id order, the spared one too
+        if spare and spare.pk not in portals:
+            raise StaleProof
         user.set_password(raw)
         user.epoch = secrets.token_hex(8)
-        assert user.epoch != locked.epoch
-        user.valid_from = now
+        user.valid_from = clock.now()
         user.save(update_fields=["password", "epoch", "valid_from"])
         others = Session.objects.filter(user=user)
         if spare:
@@ -433,7 +467,9 @@ def change_password(user: User, raw: str, *, by: User | None, request: HttpReque
             # Later than the proof that the others' end has just demanded: this change of password is one.
             proof = clock.now() + timedelta(microseconds=2)
             Session.objects.filter(pk=spare.pk, ended_at=None).update(authenticated_at=proof, proved_at=proof, longest_pause=0)
-            Session.objects.filter(parent=spare, ended_at=None).update(authenticated_at=proof, proved_at=proof)
+            # A branch that its tenant's stamp has ended already, before its row is marked, is not revived.
+            kept = Session.objects.filter(parent=spare, ended_at=None, authenticated_at__gte=F("tenant__valid_from"))
+            kept.update(authenticated_at=proof, proved_at=proof)
             spare.authenticated_at = spare.proved_at = proof
             spare.longest_pause = 0
 

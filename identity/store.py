@@ -139,12 +139,12 @@ class SessionStore(SessionBase):
     # What our views call ----------------------------------------------------------------------------------------
 
     def rotate(self, *, grace: bool) -> None:
-        """A new key for this session; if another tab was first, that tab's response carries the cookie."""
+        """A new key for this session; if another tab's step-up was first, that tab's response carries the cookie."""
         assert self.row is not None
         assert self.session_key is not None
         new = sessions.rotate(self.row, self.session_key, grace=grace)
         if new:
-            self._session_key = new
+            self._session_key, self.in_grace = new, False
             self.modified = True
         elif not Session.objects.filter(pk=self.row.pk, ended_at=None).exists():
             raise UpdateError
@@ -155,13 +155,13 @@ class SessionStore(SessionBase):
         """Become the store of a session that was just opened."""
         self.row, self._session_key = row, key
         self._saved = self._dump()
-        self.modified, self.gone = True, False
+        self.modified, self.gone, self.in_grace = True, False, False
 
     def forget(self) -> None:
         """The session is over: nothing is left of it here, and its cookie goes."""
         self.row, self._session_key = None, None
         self._session_cache: dict[str, Any] = {}
-        self.modified, self.gone = False, True
+        self.modified, self.gone, self.in_grace = False, True, False
 
     def sealed_data(self, pk: uuid.UUID) -> str:
         """The data as it is stored in the row with this id."""

@@ -60,8 +60,11 @@ class Browser:
         return self.starts >= policy.LOOP_STARTS
 
     def write(self, response: HttpResponseBase) -> None:
+        """Set the cookie, for as long as a remembered branch may live: it is what binds a branch to its browser."""
         text = f"{self.value}.{self.finished}.{min(self.starts, 9)}" if self.finished else self.value
-        response.set_cookie(settings.START_COOKIE_NAME, text, secure=settings.SECURE, httponly=True, samesite="Lax")
+        response.set_cookie(
+            settings.START_COOKIE_NAME, text, max_age=policy.REMEMBERED_ABSOLUTE, secure=settings.SECURE, httponly=True, samesite="Lax"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +123,16 @@ class Refused(Exception):
 @dataclass(frozen=True, slots=True)
 class Redeemed:
     branch: Session
-    key: str | None  # None: the browser's own branch goes on
+    key: str  # what this browser's cookie says from now on
 
 
 def redeem(
-    text: str, state: State, browser: Browser, tenant: Tenant, host: str, *, current: Session | None, request: HttpRequest
+    text: str, state: State, browser: Browser, tenant: Tenant, host: str, *, held: dict[str, Session], request: HttpRequest
 ) -> Redeemed:
     """Take a ticket and open its branch, in one transaction; raises Refused and burns nothing if anything does not fit.
 
-    current: the live branch that this browser already holds here. If it hangs on the same portal session it goes on; else
-    it ends, after the new one is open.
+    held: the live branches behind the cookies that this browser presents here, by key. One that hangs on the ticket's portal
+    session is this person's own and goes on; any other that is bound to this browser ends after the new one is open.
     """
     if state.tenant_id != tenant.pk or state.host != host:
         raise Refused("the state is for another host")
@@ -141,16 +144,22 @@ def redeem(
             match = Ticket.objects.filter(
                 digest=sessions.digest(text), tenant=tenant, host=host, state_digest=state.digest, used_at=None, expires_at__gt=now
             )
-            ticket = match.select_related("portal").first()
-            if ticket is None or not match.filter(pk=ticket.pk).update(used_at=now):
+            ticket = match.first()
+            if ticket is None:
                 raise Refused("the ticket is unknown, used or late")
-            if current is not None and current.parent_id == ticket.portal_id:
-                return Redeemed(current, None)
-            branch, key = sessions.open_branch(ticket.portal_id, tenant, request=request)
-            if current is not None:
-                _replace(current, branch, request)
+            sessions.lock_portal(ticket.portal_id)  # before the ticket, as an end does
+            if not match.filter(pk=ticket.pk).update(used_at=now):
+                raise Refused("the ticket is unknown, used or late")
+            for key, branch in held.items():
+                if branch.parent_id == ticket.portal_id:
+                    sessions.bind(branch, browser.digest)
+                    return Redeemed(branch, key)
+            branch, key = sessions.open_branch(ticket.portal_id, tenant, request=request, browser=browser.digest)
     except sessions.NotAdmitted as refused:
         raise Refused(f"not admitted: {refused}", refused.verdict) from None
+    for old in held.values():  # in a transaction of its own, since it locks another person's membership
+        if browser.digest in old.browsers:
+            _replace(old, branch, request)
     return Redeemed(branch, key)
 
 

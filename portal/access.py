@@ -6,14 +6,13 @@ from typing import Concatenate, ParamSpec
 from urllib.parse import quote
 
 from django.conf import settings
-from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
 from django_htmx.middleware import HtmxDetails
 
 from identity import sessions
-from identity.middleware import SessionRequest, login_address
+from identity.middleware import SessionRequest, login_address, page_behind
 from identity.models import Session, User
 from tenants import hosts
 from tenants.models import Membership, Tenant
@@ -44,14 +43,15 @@ def portal_row(request: SessionRequest) -> Session:
 
 
 def signed_in(view: Callable[Concatenate[PortalRequest, P], HttpResponseBase]) -> Callable[..., HttpResponseBase]:
-    """login_required; a part of a page that asks without a session sends the whole page to the sign-in."""
-    guarded = login_required(view)
+    """Like login_required, but one comes back to the page, not to the address of its form, and a part of a page that asks
+    without a session sends the whole page away."""
 
     @wraps(view)
     def ask(request: PortalRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
-        if request.htmx and request.session.row is None:
-            return HttpResponse(headers={"HX-Redirect": login_address(request)})
-        return guarded(request, *args, **kwargs)
+        if request.session.row is None:
+            address = login_address(request)
+            return HttpResponse(headers={"HX-Redirect": address}) if request.htmx else redirect(address)
+        return view(request, *args, **kwargs)
 
     return ask
 
@@ -77,10 +77,9 @@ def console(view: Callable[Concatenate[ConsoleRequest, P], HttpResponseBase]) ->
     return signed_in(ask)  # type: ignore[arg-type]
 
 
-def step_up(request: HttpRequest, back: str | None = None) -> HttpResponse:
+def step_up(request: HttpRequest) -> HttpResponse:
     """Send the person to prove himself and back to this page."""
-    back = back or (request.get_full_path() if request.method in {"GET", "HEAD"} else request.path.removesuffix("end"))
-    address = f"{reverse('step_up')}?next={quote(back, safe='')}"
+    address = f"{reverse('step_up')}?next={quote(page_behind(request), safe='')}"
     if getattr(request, "htmx", False):
         return HttpResponse(headers={"HX-Redirect": address})
     return redirect(address)

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -79,12 +80,17 @@ class SignUpForm(forms.ModelForm):  # type: ignore[type-arg]
         if password := self.cleaned_data.get("password"):
             _check_new_password(password, self.instance, "password", self)  # after the names are known, to compare with them
 
-    def save(self, commit: bool = True) -> User:
-        user: User = super().save(commit=False)
-        user.set_password(self.cleaned_data["password"])
-        if commit:
-            user.save()
-        return user
+    def create(self) -> User | None:
+        """The new person; None, with the error in the form, if somebody took the name or address in this very moment."""
+        self.instance.set_password(self.cleaned_data["password"])
+        try:
+            with transaction.atomic():
+                self.instance.save(force_insert=True)
+        except IntegrityError:
+            self.add_error(None, _("That name or address is already in use. Choose another, or sign in."))
+            return None
+        person: User = self.instance
+        return person
 
 
 class ProfileForm(forms.ModelForm):  # type: ignore[type-arg]

@@ -2,10 +2,12 @@
 
 import json
 import logging
+from contextvars import ContextVar
 from datetime import UTC, datetime
 
-from identity.text import clean
-from portal.middleware import request_id
+from tenants.text import clean
+
+request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 
 class RequestFilter(logging.Filter):

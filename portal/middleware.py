@@ -3,14 +3,17 @@
 import re
 import secrets
 from collections.abc import Callable
-from contextvars import ContextVar
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
-from django.views import defaults
+
+from portal.logs import request_id
+from portal.views.errors import bad_request
+from tenants.middleware import is_trusted_peer
+from tenants.text import is_plain
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _HIDDEN = re.compile(r"%(?:0[0-9a-f]|1[0-9a-f]|7f)", re.IGNORECASE)  # control characters, percent-encoded
-request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 
 class RequestMiddleware:
@@ -21,11 +24,13 @@ class RequestMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         given = request.META.get("HTTP_X_REQUEST_ID", "")
-        request.id = given if _ID.fullmatch(given) else secrets.token_hex(16)  # type: ignore[attr-defined]
+        from_proxy = is_trusted_peer(request.META.get("REMOTE_ADDR") or "", settings.TRUSTED_PROXIES)
+        request.id = given if from_proxy and _ID.fullmatch(given) else secrets.token_hex(16)  # type: ignore[attr-defined]
         token = request_id.set(request.id)  # type: ignore[attr-defined]
+        response: HttpResponse
         try:
             if _HIDDEN.search(request.META.get("QUERY_STRING", "")) or any(ord(char) < 32 or ord(char) == 127 for char in request.path):
-                response: HttpResponse = defaults.bad_request(request, ValueError("control characters"))
+                response = bad_request(request)
             else:
                 response = self.get_response(request)
         finally:
@@ -34,3 +39,11 @@ class RequestMiddleware:
         response.setdefault("Cache-Control", "no-store")
         response.setdefault("Cross-Origin-Resource-Policy", "same-origin")
         return response
+
+    def process_view(self, request: HttpRequest, view: object, args: object, kwargs: object) -> HttpResponse | None:
+        """A control character in a field is nothing that a person types (a password may hold what it likes)."""
+        if request.method == "POST":
+            for name, values in request.POST.lists():
+                if "password" not in name and not all(is_plain(value) for value in values):
+                    return bad_request(request)
+        return None

@@ -4,12 +4,14 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from django.db.models import Model, Q, QuerySet
 from django.http import Http404
+
+from tenants.text import is_plain
 
 Row = TypeVar("Row", bound=Model)
 
@@ -71,13 +73,13 @@ def _write(row: Model, order: Order) -> str:
 def _read(cursor: str, order: Order) -> tuple[Any, UUID]:
     try:
         value, pk = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if not isinstance(value, str) or "\x00" in value:
+        if not isinstance(value, str) or not is_plain(value):
             raise ValueError
         if not order.is_time:
             return value, UUID(pk)
         at = datetime.fromisoformat(value)
         if at.tzinfo is None:
             raise ValueError
-        return at, UUID(pk)
-    except (ValueError, TypeError, AttributeError, binascii.Error, RecursionError):
+        return at.astimezone(UTC), UUID(pk)
+    except (OverflowError, ValueError, TypeError, AttributeError, binascii.Error, RecursionError):
         raise Http404 from None

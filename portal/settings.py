@@ -5,6 +5,7 @@ With no PORTAL_URL in the environment this is the demo: http on *.localhost, SQL
 
 import base64
 import contextlib
+import ipaddress
 import os
 import secrets
 from datetime import timedelta
@@ -75,11 +76,17 @@ DEBUG = env.bool("DEBUG", default=False)
 # The host is checked by tenants.middleware.HostMiddleware, which knows the tenants; Django's list could only repeat it.
 ALLOWED_HOSTS = ["*"]
 TRUSTED_PROXIES = [part for part in env.str("TRUSTED_PROXIES", default="").replace(" ", "").split(",") if part]
+for _part in TRUSTED_PROXIES:
+    try:
+        ipaddress.ip_network(_part, strict=False)
+    except ValueError:
+        raise ImproperlyConfigured(f"TRUSTED_PROXIES: “{_part}” is no address or network. Example: 10.0.0.5,192.168.7.0/24") from None
 SIGNUP = env.str("SIGNUP", default="open" if DEMO else "closed")
 DEMO_PASSWORD = env.str("DEMO_PASSWORD", default="gatehouse-demo")
 
 # --- Parts --------------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
+    "identity",  # before Django's, so that its `changepassword` is the one that ends sessions
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.messages",
@@ -89,15 +96,14 @@ INSTALLED_APPS = [
     "csp",
     "django_htmx",
     "tenants",
-    "identity",
     "portal",
 ]
 
 MIDDLEWARE = [
-    "portal.middleware.RequestMiddleware",  # request id, last-resort answers, no-store
-    "tenants.middleware.ProxyMiddleware",  # who really asks: address and scheme
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
+    "portal.middleware.RequestMiddleware",  # request id, no-store, no control characters
+    "tenants.middleware.ProxyMiddleware",  # who really asks: address and scheme
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "tenants.middleware.HostMiddleware",  # where am I: request.tenant and the URLconf
     "identity.middleware.SessionMiddleware",  # who is it: request.session, one query

@@ -174,9 +174,8 @@ def _look_up(host: str) -> Place | None:
     if further:
         return Place(further.tenant, further.cookie_domain)
     app = App.objects.filter(host=host).select_related("tenant").first()
-    if app:
-        return Place(app.tenant, app.tenant.cookie_domain_for(host), app)
-    return None
+    domain = app.tenant.cookie_domain_for(host) if app else None
+    return Place(app.tenant, domain, app) if app and domain else None
 
 
 # --- Where may a person be sent back to? --------------------------------------------------------------------------

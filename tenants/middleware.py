@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Callable
+from functools import cache
 
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
@@ -22,10 +23,9 @@ def client_address(peer: str, forwarded: str, trusted: list[str]) -> str:
     forwarded: the X-Forwarded-For header, counted from the right; trusted: addresses and networks.
     A part that is no address makes the whole header worthless: the peer it is. ASVS 15.3.4.
     """
-    networks = [ipaddress.ip_network(part, strict=False) for part in trusted]
 
     def is_trusted(address: str) -> bool:
-        return address == "" or any(ipaddress.ip_address(address) in network for network in networks)
+        return is_trusted_peer(address, trusted)
 
     def parse(text: str) -> str:
         address = ipaddress.ip_address(text.strip().partition("%")[0])
@@ -46,12 +46,19 @@ def client_address(peer: str, forwarded: str, trusted: list[str]) -> str:
 
 
 def is_trusted_peer(peer: str, trusted: list[str]) -> bool:
+    """Whether the one at the other end of the socket is a proxy of ours: a unix socket, or a trusted address."""
     if peer == "":
         return True
     try:
-        return any(ipaddress.ip_address(peer) in ipaddress.ip_network(part, strict=False) for part in trusted)
+        address = ipaddress.ip_address(peer)
     except ValueError:
         return False
+    return any(address in network for network in _networks(tuple(trusted)))
+
+
+@cache
+def _networks(trusted: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    return tuple(ipaddress.ip_network(part, strict=False) for part in trusted)
 
 
 _FORWARDED = [

@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from tenants import hosts
 from tenants.policy import Policy
+from tenants.text import is_plain
 
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)  # a validity stamp that nothing is older than
 
@@ -39,7 +40,7 @@ def _valid_host(host: str) -> None:
 
 
 def _plain(text: str) -> None:
-    if any((ord(char) < 32 and char not in "\n\t") or ord(char) == 127 for char in text):
+    if not is_plain(text):
         raise ValidationError(_("Control characters are not allowed here."))
 
 
@@ -129,18 +130,15 @@ class Tenant(models.Model):
         return contact if re.fullmatch(r"https://[A-Za-z0-9.-]+(?:/[A-Za-z0-9._~/-]*)?", contact) else ""
 
     def all_hosts(self) -> frozenset[str]:
-        """Every host that belongs to this tenant: its own, further ones, its apps'."""
+        """Every host that belongs to this tenant: its own, approved further ones, and its apps' inside their domains."""
         further = self.hosts.filter(approved_at__isnull=False).values_list("name", flat=True)
-        return frozenset({self.hostname, *further, *self.apps.values_list("host", flat=True)})
+        apps = [host for host in self.apps.values_list("host", flat=True) if self.cookie_domain_for(host)]
+        return frozenset({self.hostname, *further, *apps})
 
-    def cookie_domain_for(self, host: str) -> str:
-        """The domain of the cookie that a host inside this tenant receives."""
-        if hosts.is_within(host, self.cookie_domain):
-            return self.cookie_domain
-        for further in self.hosts.filter(approved_at__isnull=False):
-            if hosts.is_within(host, further.cookie_domain):
-                return further.cookie_domain
-        return self.cookie_domain
+    def cookie_domain_for(self, host: str) -> str | None:
+        """The domain of the cookie that a host inside this tenant receives; None if none of its approved domains reaches it."""
+        approved = self.hosts.filter(approved_at__isnull=False).values_list("cookie_domain", flat=True)
+        return next((domain for domain in (self.cookie_domain, *approved) if hosts.is_within(host, domain)), None)
 
 
 def check_cookie_domain(domain: str, tenant: Tenant, host: str) -> None:
@@ -283,8 +281,7 @@ class App(models.Model):
 
     def clean(self) -> None:
         check_new_host(self.host, self.tenant, own=self)
-        domains = {self.tenant.cookie_domain, *self.tenant.hosts.values_list("cookie_domain", flat=True)}
-        if not any(hosts.is_within(self.host, domain) for domain in domains):
+        if self.tenant.cookie_domain_for(self.host) is None:
             raise ValidationError(
                 {
                     "host": ValidationError(

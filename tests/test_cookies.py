@@ -8,6 +8,7 @@ from django.conf import settings
 
 from identity.models import Event, Session, User
 from identity.sessions import new_key
+from tenants.models import Host, Tenant
 from tests.visitor import Cookie, Visitor, portal_url, tenant_url
 
 KEY = r"[A-Za-z0-9_-]{43}"
@@ -65,13 +66,11 @@ def test_the_tenants_cookie_over_http_carries_the_tenants_domain(cast: dict[str,
     browser = visitor("dave")
     finish(browser)
     assert re.fullmatch(rf"session={KEY}; Domain=acme.portal.localhost; HttpOnly; Path=/; SameSite=Lax", line(browser, "session"))
-    assert re.fullmatch(rf"start={KEY}\.\d+\.0; HttpOnly; Path=/; SameSite=Lax", line(browser, "start"))
+    assert re.fullmatch(rf"start={KEY}\.\d+\.0; expires=[^;]+; HttpOnly; Max-Age=2592000; Path=/; SameSite=Lax", line(browser, "start"))
 
 
 @pytest.mark.asvs("3.3.1", "3.3.3")
 def test_the_tenants_cookie_over_https(cast: dict[str, User], visitor: Open, over_https: None) -> None:
-    from tenants.models import Tenant
-
     for tenant in Tenant.objects.all():  # made for the demo's domain
         tenant.cookie_domain = tenant.hostname
         tenant.save()
@@ -79,7 +78,10 @@ def test_the_tenants_cookie_over_https(cast: dict[str, User], visitor: Open, ove
     finish(browser)
     expected = rf"__Secure-session={KEY}; Domain=acme.example.com; HttpOnly; Path=/; SameSite=Lax; Secure"
     assert re.fullmatch(expected, line(browser, "__Secure-session"))
-    assert re.fullmatch(rf"__Host-start={KEY}\.\d+\.0; HttpOnly; Path=/; SameSite=Lax; Secure", line(browser, "__Host-start"))
+    assert re.fullmatch(
+        rf"__Host-start={KEY}\.\d+\.0; expires=[^;]+; HttpOnly; Max-Age=2592000; Path=/; SameSite=Lax; Secure",
+        line(browser, "__Host-start"),
+    )
 
 
 def test_sign_out_deletes_the_tenants_cookie_at_every_scope(cast: dict[str, User], visitor: Open) -> None:
@@ -119,17 +121,45 @@ def test_a_planted_dead_cookie_changes_nothing(cast: dict[str, User], visitor: O
     assert dave.is_in("acme")
 
 
-def test_a_planted_live_cookie_swaps_nobody_and_is_cleared(cast: dict[str, User], visitor: Open) -> None:
-    """Mallory owns a sibling and a session at acme of his own; his cookie at the parent domain must not become dave's session."""
-    alice = visitor("alice", at="acme")
-    dave = visitor("dave", at="acme")
-    dave.plant("session", alice.key("acme.portal.localhost"), "portal.localhost")
-    answer = dave.get(tenant_url("acme", "/_portal/whoami"))
-    assert answer.status_code == 401
-    assert Event.objects.filter(kind="duplicate_cookie", tenant__slug="acme").exists()
-    dave.get(tenant_url("acme"))  # both were cleared, the hand-off brings dave's own back
-    assert dave.url == tenant_url("acme")
+def test_a_planted_live_cookie_swaps_nobody(cast: dict[str, User], visitor: Open) -> None:
+    """alice runs a sibling host and plants her own live cookie at the parent domain: it was not opened in dave's browser."""
+    alice, dave, guest = visitor("alice", at="acme"), visitor("dave", at="acme"), visitor()
+    for browser in (dave, guest):
+        browser.plant("session", alice.key("acme.portal.localhost"), "portal.localhost")
+        browser.cookies.reverse()  # a longer path is sent first
     assert dave.get(tenant_url("acme", "/_portal/whoami")).json()["username"] == "dave"
+    assert guest.get(tenant_url("acme", "/_portal/whoami")).status_code == 401
+    guest.sign_in("dave", "gatehouse-demo", at="acme")
+    assert guest.url == tenant_url("acme")
+    assert guest.get(tenant_url("acme", "/_portal/whoami")).json()["username"] == "dave"
+    assert alice.is_in("acme")
+
+
+def test_two_live_cookies_without_a_browser_open_nothing_and_are_cleared(cast: dict[str, User], visitor: Open) -> None:
+    alice, dave = visitor("alice", at="acme"), visitor("dave", at="acme")
+    both = f"session={alice.key('acme.portal.localhost')}; session={dave.key('acme.portal.localhost')}"
+    script = visitor()
+    answer = script.client.get("/_portal/whoami", HTTP_HOST="acme.portal.localhost:8000", HTTP_COOKIE=both)
+    assert answer.status_code == 401
+    assert Event.objects.filter(kind="duplicate_cookie", tenant__slug="acme").count() == 1
+    assert sum(morsel.key == "session" and morsel["max-age"] == 0 for morsel in answer.cookies.values()) == 3
+    one = f"session={dave.key('acme.portal.localhost')}"
+    assert script.client.get("/_portal/whoami", HTTP_HOST="acme.portal.localhost:8000", HTTP_COOKIE=one).status_code == 200
+
+
+def test_two_hosts_of_one_cookie_domain_share_the_branch(cast: dict[str, User], acme: Tenant, visitor: Open) -> None:
+    from django.utils import timezone
+
+    Host.objects.create(tenant=acme, name="id.acme.portal.localhost", approved_at=timezone.now())
+    dave = visitor("dave", at="acme")
+    branch = dave.session("acme").pk
+    for _ in range(2):
+        dave.get("http://id.acme.portal.localhost:8000/")
+        assert dave.page.status_code == 200
+        dave.get(tenant_url("acme"))
+        assert len(dave.trail) == 1
+    assert dave.session("acme").pk == branch
+    assert Session.objects.filter(tenant=acme).count() == 1
 
 
 def test_a_flood_of_planted_cookies_does_not_hide_ones_own(cast: dict[str, User], visitor: Open) -> None:

@@ -36,13 +36,13 @@ class Visitor:
 
     # Going places ------------------------------------------------------------------------------------------------
 
-    def get(self, url: str, *, follow: bool = True, **headers: str) -> HttpResponse:
+    def get(self, url: str, *, follow: bool = True, **headers: Any) -> Any:
         return self._go("GET", url, None, follow, headers)
 
     def head(self, url: str, **headers: str) -> HttpResponse:
         return self._go("HEAD", url, None, False, headers)
 
-    def post(self, url: str, data: dict[str, Any] | None = None, *, follow: bool = True, csrf: bool = True, **headers: str) -> HttpResponse:
+    def post(self, url: str, data: dict[str, Any] | None = None, *, follow: bool = True, csrf: bool = True, **headers: Any) -> Any:
         """A form post from a page of the same host, with its token (fetched from that host if there is none yet)."""
         data = dict(data or {})
         if csrf:
@@ -51,7 +51,7 @@ class Visitor:
             headers.setdefault("HTTP_ORIGIN", f"{self._scheme}://{host}")
         return self._go("POST", url, urlencode(data, doseq=True), follow, headers)
 
-    def post_json(self, url: str, body: str, **headers: str) -> HttpResponse:
+    def post_json(self, url: str, body: str, **headers: Any) -> Any:
         return self._go("POST", url, body, False, headers, content_type="application/json")
 
     def sign_in(self, name: str, password: str, *, at: str = "", remember: bool = False) -> HttpResponse:
@@ -135,6 +135,7 @@ class Visitor:
             "HTTP_USER_AGENT": self.user_agent,
             "HTTP_ACCEPT": "text/html,*/*",
             **({"HTTP_COOKIE": jar} if jar else {}),
+            **({} if parts.path.startswith("/api/") else {"HTTP_SEC_FETCH_SITE": "same-origin"}),
             **headers,
         }
         self.client.cookies.clear()

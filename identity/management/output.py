@@ -1,7 +1,7 @@
 """What the commands share: verbs, `--json`, `--dry-run`, tables, and errors that carry their cure."""
 
 import json
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -15,8 +15,8 @@ from django.db import IntegrityError, OperationalError, ProgrammingError, models
 
 from identity import events
 from identity.models import User
-from identity.text import clean
 from tenants.models import Tenant
+from tenants.text import clean
 
 COMMAND_LINE = "command line"
 NO_TENANTS = 'No tenants yet: manage.py tenant add acme "Acme"'
@@ -24,16 +24,19 @@ NO_TENANTS = 'No tenants yet: manage.py tenant add acme "Acme"'
 
 @dataclass(slots=True)
 class Answer:
-    """What a verb has to say: lines for people, data with stable keys for machines, warnings for both."""
+    """What a verb has to say: lines for people, data with stable keys for machines, warnings for both.
+
+    error: it is said, what was done stays done, and then the command fails with this text and exit code.
+    """
 
     lines: list[str]
     data: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
+    error: str = ""
+    code: int = 1
 
 
-def change(
-    *lines: str, before: Any = None, after: Any = None, changed: bool = True, warnings: Iterable[str] = (), **more: Any
-) -> Answer:
+def change(*lines: str, before: Any = None, after: Any = None, changed: bool = True, warnings: Iterable[str] = (), **more: Any) -> Answer:
     """The answer of a verb that changes something. In a dry run `changed` says whether it would have."""
     return Answer(list(lines), {"changed": changed, "before": before, "after": after, **more}, list(warnings))
 
@@ -74,6 +77,8 @@ class VerbCommand(BaseCommand):
             said = clean(str(error).strip().partition("\n")[0])
             raise CommandError(f"The database says: {said}. Its tables: manage.py migrate. Its address: DATABASE_URL.") from error
         self.say(answer, as_json=as_json, dry_run=dry_run)
+        if answer.error:
+            raise CommandError(answer.error, returncode=answer.code)
 
     def say(self, answer: Answer, *, as_json: bool, dry_run: bool | None = None) -> None:
         """Print an answer; dry_run is None for a verb that changes nothing."""
@@ -136,6 +141,13 @@ def count(n: int, one: str, many: str = "") -> str:
     return f"{n} {one if n == 1 else many or one + 's'}"
 
 
+def at_most(text: str) -> int | None:
+    """For argparse: a number of rows to show; 0 is no limit."""
+    if not text.isdecimal():
+        raise ArgumentTypeError("is a whole number; 0 shows all")
+    return int(text) or None
+
+
 # --- Finding and noting -------------------------------------------------------------------------------------------
 
 
@@ -156,12 +168,15 @@ def person_named(name: str, *, lock: bool = False) -> User:
     if person:
         return person
     shown = clean(name)
-    raise CommandError(f"There is no user “{shown}”. Look for one: manage.py user list --search {shown or 'NAME'}. Or: manage.py user add")
+    raise CommandError(
+        f"There is no user “{shown}”. Look for one: manage.py user list --search {shown}. Or add one: manage.py user add {shown} EMAIL"
+    )
 
 
 def save_checked(thing: models.Model) -> None:
-    """Save what passes its own checks; ValidationError otherwise."""
-    thing.full_clean()
+    """Save what passes its own checks, else ValidationError. `full_clean`, step by step: the first error that speaks is enough."""
+    for check in (thing.clean_fields, thing.clean, thing.validate_unique, thing.validate_constraints):
+        check()
     thing.save()
 
 

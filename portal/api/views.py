@@ -15,15 +15,16 @@ from django.http import HttpRequest, JsonResponse, QueryDict
 from django.http.multipartparser import MultiPartParserError
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_variables
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_safe
 
 from identity import events, sessions
 from identity.middleware import SessionRequest
 from identity.models import Session, User
-from identity.text import clean
 from portal.forms import SignInForm, SignUpForm
+from portal.views.errors import route
 from portal.views.login import sign_in
 from tenants import hosts
+from tenants.text import is_plain, is_storable
 
 JsonView = Callable[[SessionRequest, dict[str, Any]], JsonResponse]
 
@@ -42,17 +43,17 @@ def _fields(request: HttpRequest) -> dict[str, Any]:
             raise BadInput("The body is not valid JSON.") from wrong
         if not isinstance(data, dict) or not all(isinstance(value, str | bool) for value in data.values()):
             raise BadInput("Send one object whose values are texts.")
-        texts = [value for value in data.values() if isinstance(value, str)]
+        texts = [(name, value) for name, value in data.items() if isinstance(value, str)]
     elif kind in {"application/x-www-form-urlencoded", "multipart/form-data"}:
         form: QueryDict = request.POST
         if any(len(values) > 1 for _name, values in form.lists()):
             raise BadInput("Send each field once.")
         data = dict(form.items())
-        texts = [str(value) for value in data.values()]
+        texts = [(name, str(value)) for name, value in data.items()]
     else:
         raise BadInput("Send application/json.")
-    if any("\x00" in text for text in texts):
-        raise BadInput("A text has a NUL character in it.")
+    if not all(is_plain(text) or (name.endswith("password") and is_storable(text)) for name, text in texts):
+        raise BadInput("A text has control characters in it.")
     return data
 
 
@@ -74,11 +75,12 @@ def endpoint(view: JsonView) -> Callable[..., JsonResponse]:
     """POST, own origin, well-formed fields; every refusal in JSON."""
 
     @csrf_exempt
-    @require_http_methods(["POST"])
     @wraps(view)
     def ask(request: SessionRequest) -> JsonResponse:
+        if request.method != "POST":
+            return JsonResponse({"error": "Method not allowed"}, status=405, headers={"Allow": "POST"})
         if not _same_origin(request):
-            events.record("csrf_refused", request=request, path=clean(request.path), reason="foreign origin")
+            events.record("csrf_refused", request=request, path=route(request), reason="foreign origin")
             return JsonResponse({"error": "Forbidden"}, status=403)
         try:
             return view(request, _fields(request))
@@ -93,9 +95,9 @@ def signup(request: SessionRequest, data: dict[str, Any]) -> JsonResponse:
     if settings.SIGNUP != "open":
         return JsonResponse({"error": "Sign-up is closed"}, status=403)
     form = SignUpForm({name: data.get(name, "") for name in ("username", "email", "password")})
-    if not form.is_valid():
+    user = form.create() if form.is_valid() else None
+    if user is None:
         return JsonResponse({"error": "Invalid fields", "fields": form.errors.get_json_data()}, status=400)
-    user = form.save()
     events.record("signed_up", request=request, actor=user, subject=user)
     return JsonResponse({"message": "User created successfully"}, status=201)
 

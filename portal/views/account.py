@@ -17,6 +17,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from identity import events, sessions
 from identity.backends import prove
+from identity.middleware import interrupted
 from identity.models import Session, User
 from portal.access import PortalRequest, portal_row, signed_in
 from portal.devices import device
@@ -82,8 +83,9 @@ def profile(request: PortalRequest) -> HttpResponse:
     form = ProfileForm(request.POST or None, instance=person)
     if request.method == "POST" and form.is_valid():
         changed = form.changed_data
-        form.save()
         if changed:
+            # Only what the person changed: a password change or an end that came meanwhile stays.
+            person.save(update_fields=changed)
             events.record("profile_changed", request=request, actor=request.user, subject=request.user, fields=changed)
         messages.success(request, _("Saved."))
         return redirect("profile")
@@ -104,8 +106,11 @@ def password_change(request: PortalRequest) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         person = prove(request, request.user.username, form.cleaned_data["old_password"])
         if person is not None and person.pk == request.user.pk:
-            row = portal_row(request)
-            sessions.change_password(request.user, form.cleaned_data["new_password1"], by=request.user, request=request, spare=row)
+            try:
+                new = form.cleaned_data["new_password1"]
+                sessions.change_password(person, new, by=person, request=request, spare=portal_row(request))
+            except sessions.StaleProof:
+                return interrupted(request)
             request.session.rotate(grace=False)
             return redirect("password_change_done")
         events.record("password_change_failed", request=request, subject=request.user)

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.db import connection
-from django.db.models import Count, Q
+from django.db.models import Q
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -21,7 +21,6 @@ from django.views.decorators.http import require_POST, require_safe
 
 from identity import events, sessions
 from identity.models import Event, Session, SessionQuerySet, fold
-from identity.text import clean
 from portal.access import ConsoleRequest, PortalRequest, console, signed_in
 from portal.devices import device
 from portal.forms import EndForm
@@ -29,6 +28,7 @@ from portal.paging import Order, page_of
 from portal.views.account import chosen
 from portal.views.show import Row
 from tenants.models import Membership, Tenant
+from tenants.text import clean
 
 ORDERS = {
     "seen": Order("last_seen_at", descending=True),
@@ -48,13 +48,7 @@ def home(request: PortalRequest) -> HttpResponse:
     }
     tenants = Tenant.objects.all() if request.user.is_superuser else Tenant.objects.filter(pk__in=roles, status=Tenant.Status.ACTIVE)
     listed = list(tenants.order_by("name")[:500])
-    live = dict(
-        Session.objects.filter(tenant__in=listed, ended_at=None, idle_expires_at__gt=timezone.now(), expires_at__gt=timezone.now())
-        .values_list("tenant")
-        .annotate(n=Count("pk"))
-        .order_by()
-    )
-    shown = [{"tenant": tenant, "role": roles.get(tenant.pk, _("Operator")), "live": live.get(tenant.pk, 0)} for tenant in listed]
+    shown = [{"tenant": tenant, "role": roles.get(tenant.pk, _("Operator"))} for tenant in listed]
     return render(request, "console/home.html", {"here": "console", "tenants": shown, "brands": listed})
 
 

@@ -4,16 +4,22 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 
 from identity import events
-from identity.text import clean
+from tenants.text import clean
 
 
 def _wants_json(request: HttpRequest) -> bool:
     return request.path.startswith("/api/") or request.path == "/_portal/whoami"
 
 
+def route(request: HttpRequest) -> str:
+    """The pattern that a request matched: a path itself can hold a one-time token."""
+    match = request.resolver_match
+    return match.route if match else ""
+
+
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """A form that did not come from our own page. ASVS 16.3.3."""
-    events.record("csrf_refused", request=request, tenant=getattr(request, "tenant", None), path=clean(request.path), reason=clean(reason))
+    events.record("csrf_refused", request=request, tenant=getattr(request, "tenant", None), path=route(request), reason=clean(reason))
     return render(request, "403_csrf.html", status=403)
 
 

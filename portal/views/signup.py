@@ -9,7 +9,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from identity import events, links, sessions
 from identity.middleware import SessionRequest
-from identity.models import Link
+from identity.models import Link, User
 from portal.forms import NewPasswordForm, SignUpForm
 
 
@@ -20,8 +20,7 @@ def signup(request: SessionRequest) -> HttpResponse:
     if settings.SIGNUP != "open":
         return render(request, "signup/closed.html", status=403)
     form = SignUpForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        user = form.save()
+    if request.method == "POST" and form.is_valid() and (user := form.create()):
         events.record("signed_up", request=request, actor=user, subject=user)
         return render(request, "signup/done.html", {"username": user.username}, status=201)
     return render(request, "signup/signup.html", {"form": form})
@@ -35,14 +34,24 @@ def signup_link(request: SessionRequest, token: str) -> HttpResponse:
         return refused(request)
     form = SignUpForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
-        with transaction.atomic():
-            if links.take(token, Link.Purpose.OPERATOR) is None:
-                return refused(request)
-            form.instance.is_superuser = form.instance.is_staff = True
-            user = form.save()
-            events.record("operator_granted", request=request, actor=user, subject=user, by="link")
-        return render(request, "signup/done.html", {"username": user.username, "operator": True}, status=201)
+        form.instance.is_superuser = form.instance.is_staff = True
+        user = _first_operator(request, form, token)
+        if user:
+            return render(request, "signup/done.html", {"username": user.username, "operator": True}, status=201)
+        if not form.errors:
+            return refused(request)
     return render(request, "signup/signup.html", {"form": form, "operator": True})
+
+
+def _first_operator(request: SessionRequest, form: SignUpForm, token: str) -> User | None:
+    """Account and link in one transaction: an account without the link, or the link without an account, is not left behind."""
+    with transaction.atomic():
+        user = form.create() if links.take(token, Link.Purpose.OPERATOR) else None
+        if user is None:
+            transaction.set_rollback(True)
+            return None
+        events.record("operator_granted", request=request, actor=user, subject=user, by="link")
+    return user
 
 
 @sensitive_post_parameters("password")
@@ -54,10 +63,14 @@ def password_reset(request: SessionRequest, token: str) -> HttpResponse:
         return refused(request)
     form = NewPasswordForm(link.user, request.POST or None)
     if request.method == "POST" and form.is_valid():
-        with transaction.atomic():
-            if links.take(token, Link.Purpose.PASSWORD) is None:
-                return refused(request)
-            sessions.change_password(link.user, form.cleaned_data["password"], by=link.user, request=request)
+        try:
+            with transaction.atomic():
+                taken = links.take(token, Link.Purpose.PASSWORD)
+                if taken is None or taken.user is None:
+                    return refused(request)
+                sessions.change_password(taken.user, form.cleaned_data["password"], by=taken.user, request=request)
+        except sessions.StaleProof:
+            return refused(request)
         return redirect("password_reset_complete")
     return render(request, "password/reset.html", {"form": form, "person": link.user.username})
 

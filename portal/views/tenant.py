@@ -12,6 +12,7 @@ from django.views.decorators.http import require_GET, require_safe
 
 from identity import events, tickets
 from identity.middleware import SessionRequest
+from identity.store import SessionStore
 from portal.api.views import who
 from portal.greeting import greeting
 from portal.views.login import reason_page
@@ -79,13 +80,12 @@ def finish(request: SessionRequest) -> HttpResponse:
         if state is None or browser is None:
             raise tickets.Refused("no state" if state is None else "no start cookie")
         redeemed = tickets.redeem(
-            request.GET.get("ticket", ""), state, browser, tenant, request.host, current=request.session.row, request=request
+            request.GET.get("ticket", ""), state, browser, tenant, request.host, held=request.held_branches, request=request
         )
     except tickets.Refused as refused:
         return _refuse(request, str(refused), state.next if state else "")
     response = redirect(_back_to(request, state.next))
-    if redeemed.key is not None:
-        request.session = type(request.session).born(redeemed.branch, redeemed.key)
+    request.session = SessionStore.born(redeemed.branch, redeemed.key)
     browser.has_finished().write(response)
     response["Referrer-Policy"] = "no-referrer"
     return response

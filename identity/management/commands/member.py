@@ -50,7 +50,9 @@ class Command(VerbCommand):
     @staticmethod
     def _known(tenant: Tenant, person: User, membership: Membership, role: str) -> Answer:
         if membership.blocked_at:
-            raise CommandError(f"{person.username} is blocked at {tenant.name}. Cure: manage.py member unblock {tenant.slug} {person.username}")
+            raise CommandError(
+                f"{person.username} is blocked at {tenant.name}. Cure: manage.py member unblock {tenant.slug} {person.username}"
+            )
         if membership.role != role:
             raise CommandError(
                 f"{person.username} is {a(membership.role)} of {tenant.name} already. "
@@ -66,7 +68,9 @@ class Command(VerbCommand):
         ended = sessions.end_here(person, tenant, by=None, reason=sessions.Reason.REMOVED)
         membership.delete()
         note("member_removed", tenant=tenant, subject=person, before=before, after=None)
-        return change(f"{person.username} no longer belongs to {tenant.name}; {count(len(ended), 'session')} ended.", before=before, ended=len(ended))
+        return change(
+            f"{person.username} no longer belongs to {tenant.name}; {count(len(ended), 'session')} ended.", before=before, ended=len(ended)
+        )
 
     def role(self, *, slug: str, username: str, role: str, **_: Any) -> Answer:
         tenant, person, membership = self._find(slug, username)
@@ -113,7 +117,12 @@ class Command(VerbCommand):
         memberships = list(Membership.objects.filter(tenant=tenant).select_related("user").order_by("user__name_key"))
         live = set(Session.objects.alive_at(tenant).values_list("user_id", flat=True))
         listed = [
-            {**described(membership), "name": membership.user.get_full_name(), "signed_in": membership.user_id in live, "since": membership.created_at}
+            {
+                **described(membership),
+                "name": membership.user.get_full_name(),
+                "signed_in": membership.user_id in live,
+                "since": membership.created_at,
+            }
             for membership in memberships
         ]
         header = ("USERNAME", "NAME", "ROLE", "STATE", "SIGNED IN", "SINCE (UTC)")

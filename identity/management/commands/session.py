@@ -1,17 +1,19 @@
 """`manage.py session`: who is signed in, and ending it. The list is the store."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.core.management import CommandError, CommandParser
+from django.db import transaction
 
 from identity import sessions
-from identity.management.output import Answer, VerbCommand, change, count, note, person_named, table, tenant_named
+from identity.management.output import Answer, VerbCommand, at_most, change, count, note, person_named, table, tenant_named
 from identity.models import Session, SessionQuerySet, User
-from identity.text import clean
 from tenants.models import Tenant
+from tenants.text import clean
 
 LISTED = 50
 
@@ -25,7 +27,7 @@ class Command(VerbCommand):
         listing.add_argument("--tenant", metavar="SLUG", help="branches at this tenant only")
         listing.add_argument("--user", metavar="NAME", help="this person's only")
         listing.add_argument("--ended", action="store_true", help="the history: by whom, when and why")
-        listing.add_argument("--limit", type=int, default=LISTED, metavar="N", help=f"at most so many ({LISTED}); 0: all")
+        listing.add_argument("--limit", type=at_most, default=LISTED, metavar="N", help=f"at most so many ({LISTED}); 0: all")
         end = self.verb(verbs.add_parser("end", help="end sessions at once"), self.end, changes=True, in_steps=True)
         end.add_argument("ids", nargs="*", metavar="ID", help="public ids, as session list prints them")
         end.add_argument("--user", metavar="NAME", help="all of this person's; with --tenant: those at that tenant")
@@ -34,16 +36,17 @@ class Command(VerbCommand):
 
     # --- list -------------------------------------------------------------------------------------------------------
 
-    def listing(self, *, tenant: str | None, user: str | None, ended: bool, limit: int, **_: Any) -> Answer:
+    def listing(self, *, tenant: str | None, user: str | None, ended: bool, limit: int | None, **_: Any) -> Answer:
         place = tenant_named(tenant) if tenant else None
         person = person_named(user) if user else None
         order = "ended_at" if ended else "last_seen_at"
-        total, rows = 0, []
+        total = 0
+        rows: list[Session] = []
         for part in [over(place)] if ended else alive(place):
             part = part.filter(user=person) if person else part
             total += part.count()
-            rows += part.select_related("user", "tenant", "ended_by").order_by(f"-{order}", "-pk")[: limit or None]
-        rows = sorted(rows, key=lambda row: getattr(row, order), reverse=True)[: limit or None]
+            rows += part.select_related("user", "tenant", "ended_by").order_by(f"-{order}", "-pk")[:limit]
+        rows = sorted(rows, key=lambda row: getattr(row, order), reverse=True)[:limit]
         lines = self._lines(rows, ended=ended) if rows else [self._nothing(ended)]
         if total > len(rows):
             lines.append(f"{len(rows)} of {total}. More with --limit, fewer with --tenant or --user.")
@@ -67,7 +70,7 @@ class Command(VerbCommand):
 
     # --- end --------------------------------------------------------------------------------------------------------
 
-    def end(self, *, ids: list[str], user: str | None, tenant: str | None, reason: str, dry_run: bool, **_: Any) -> Answer:
+    def end(self, *, ids: list[str], user: str | None, tenant: str | None, reason: str, **_: Any) -> Answer:
         text = clean(reason, 200).strip()
         if not text:
             raise CommandError('Say why: the person reads it, and it stays in the log. --reason "Laptop lost"')
@@ -75,10 +78,11 @@ class Command(VerbCommand):
             raise CommandError("Name the sessions by ID, or a person with --user, or a tenant with --tenant; one of these ways.")
         place = tenant_named(tenant) if tenant else None
         person = person_named(user) if user else None
-        ended, skipped = self._end(ids, person, place, text)
-        scope = {"ids": ids, "user": person.username if person else None, "tenant": place.slug if place else None}
-        if ended:
-            note("sessions_ended", tenant=place, subject=person, reason=text, ended=ended, **scope)
+        whole_tenant = place is not None and person is None  # in batches, each committed
+        with nullcontext() if whole_tenant else transaction.atomic():
+            ended, skipped = self._end(ids, person, place, text)
+            if ended:
+                note("sessions_ended", tenant=place, subject=person, reason=text, ended=ended, ids=ids)
         lines = [f"{count(ended, 'session')} ended." if ended else "There was no live session to end."]
         if skipped:
             lines.append(f"{count(skipped, 'was', 'were')} over already.")
@@ -124,7 +128,9 @@ def named(ids: list[str]) -> SessionQuerySet:
     which = Session.objects.filter(pk__in=keys)
     unknown = keys - set(which.values_list("pk", flat=True))
     if unknown:
-        raise CommandError(f"There is no session {', '.join(map(str, sorted(unknown)))}. Nothing was ended. They are here: manage.py session list")
+        raise CommandError(
+            f"There is no session {', '.join(map(str, sorted(unknown)))}. Nothing was ended. They are here: manage.py session list"
+        )
     return which
 
 

@@ -26,10 +26,10 @@ from identity.management.output import (
     tenant_named,
 )
 from identity.models import Session
-from identity.text import clean
 from tenants import hosts, logos
 from tenants.models import App, Host, Logo, Membership, Tenant
 from tenants.policy import Policy
+from tenants.text import clean
 
 NOT_ENFORCED = "The rules of apps are stored and not yet enforced."
 HOST_VERBS = ("add", "remove", "list")
@@ -225,7 +225,11 @@ class Command(VerbCommand):
         if not names:
             return change(f"{tenant.name} is like that already.", before=before, after=after, changed=False)
         note("tenant_changed", tenant=tenant, before=before, after=after)
-        lines = [f"{tenant.slug}: {name.replace('_', ' ')} {_shown(was[name])} → {_shown(now[name])}" for name in names]
+        lines = [
+            f"{tenant.slug}: {label} {old} → {new}"
+            for (label, old), (_label, new) in zip(_flat(before), _flat(after), strict=True)
+            if old != new
+        ]
         warnings = []
         if "policy" in names:
             warnings.append(f"Sessions that are open keep their absolute limit. To end them: manage.py session end --tenant {tenant.slug}")
@@ -243,7 +247,9 @@ class Command(VerbCommand):
             tenant.valid_from = clock.now() + timedelta(microseconds=1)
             tenant.save(update_fields=["status", "valid_from"])
             if changed:
-                note("tenant_suspended", tenant=tenant, before={"status": before}, after={"status": tenant.status}, reason=clean(reason, 200))
+                note(
+                    "tenant_suspended", tenant=tenant, before={"status": before}, after={"status": tenant.status}, reason=clean(reason, 200)
+                )
         ended = sessions.end_tenant(tenant, by=None, reason=sessions.Reason.SUSPENDED, note=clean(reason, 200))
         lines = [
             f"{tenant.name} is suspended{'' if changed else ' already'}; {count(ended, 'session')} ended.",
@@ -254,7 +260,7 @@ class Command(VerbCommand):
     def resume(self, *, slug: str, **_: Any) -> Answer:
         tenant = tenant_named(slug, lock=True)
         before, tenant.status = tenant.status, Tenant.Status.ACTIVE
-        states = {"before": {"status": before}, "after": {"status": tenant.status}}
+        states: dict[str, Any] = {"before": {"status": before}, "after": {"status": tenant.status}}
         if before == tenant.status:
             return change(f"{tenant.name} is active already.", changed=False, **states)
         tenant.save(update_fields=["status"])
@@ -283,6 +289,7 @@ class Command(VerbCommand):
         if before == host_facts(host):
             return change(f"{name} is a host of {tenant.name} already.", before=before, after=before, changed=False)
         save_checked(host)
+        still_fits(tenant)
         after = host_facts(host)
         note("host_added", tenant=tenant, before=before, after=after)
         lines = [f"{tenant.name} answers at {hosts.origin(name)}/ with the cookie domain {host.cookie_domain}."]
@@ -304,7 +311,11 @@ class Command(VerbCommand):
         further = list(tenant.hosts.all())
         rows = [[host.name, host.cookie_domain, host.approved_at or "not approved"] for host in further]
         lines = [f"{tenant.name} answers at {tenant.home_url}"]
-        lines += table(("HOST", "COOKIE DOMAIN", "APPROVED (UTC)"), rows) if rows else [f"No further hosts yet: manage.py tenant host add {tenant.slug} HOST"]
+        lines += (
+            table(("HOST", "COOKIE DOMAIN", "APPROVED (UTC)"), rows)
+            if rows
+            else [f"No further hosts yet: manage.py tenant host add {tenant.slug} HOST"]
+        )
         return Answer(lines, {"own": tenant.hostname, "hosts": [host_facts(host) for host in further]})
 
     # --- Apps -------------------------------------------------------------------------------------------------------
@@ -398,13 +409,19 @@ def app_line(app: App) -> str:
     return f"{app.name} at {app.host}{' (' + '; '.join(rules) + ')' if rules else ''}"
 
 
+def _flat(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """Names and values in words, those of the policy one by one."""
+    policy = values.get("policy", {})
+    flat = [(name.replace("_", " "), _shown(value)) for name, value in values.items() if name != "policy"]
+    return flat + [(f"policy {name}", _shown(value)) for name, value in policy.items()]
+
+
 def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_shown(inner)}" for name, inner in value.items())
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return str(timedelta(seconds=value))
+        hours, rest = divmod(value, 3600)
+        return f"{hours} h" if not rest else f"{value} s"
     return str(value) if value else "none"
 
 
@@ -444,4 +461,6 @@ def still_fits(tenant: Tenant) -> None:
         try:
             thing.full_clean()
         except ValidationError as wrong:
-            raise CommandError(f"{thing} would not fit any more: {' '.join(wrong.messages)} Remove it first, or choose otherwise.") from None
+            raise CommandError(
+                f"{thing} would not fit any more: {' '.join(wrong.messages)} Remove it first, or choose otherwise."
+            ) from None

@@ -8,16 +8,15 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.management import CommandError, CommandParser
 from django.core.validators import validate_email
-from django.views.decorators.debug import sensitive_variables
 
 from identity import clock, links, sessions
 from identity.backends import LONGEST_PASSWORD
 from identity.management.commands.member import acting_owners
-from identity.management.output import Answer, VerbCommand, change, count, facts, note, person_named, save_checked, table
+from identity.management.output import Answer, VerbCommand, at_most, change, count, facts, note, person_named, save_checked, table
 from identity.models import Link, Session, User, fold
-from identity.text import clean
 from tenants import policy
 from tenants.models import Membership
+from tenants.text import clean
 
 LISTED = 100
 
@@ -33,11 +32,13 @@ class Command(VerbCommand):
         add.add_argument("--first", default="", metavar="NAME", help="first name")
         add.add_argument("--last", default="", metavar="NAME", help="last name")
         add.add_argument("--verified", action="store_true", help="the address is known to be this person's: it is good for signing in")
-        add.add_argument("--password-stdin", action="store_true", help="read the password from standard input; without: none, see user link")
+        add.add_argument(
+            "--password-stdin", action="store_true", help="read the password from standard input; without: none, see user link"
+        )
 
         listing = self.verb(verbs.add_parser("list", help="who there is"), self.listing)
         listing.add_argument("--search", metavar="TEXT", default="", help="a part of name or address")
-        listing.add_argument("--limit", type=int, default=LISTED, metavar="N", help=f"at most so many ({LISTED}); 0: all")
+        listing.add_argument("--limit", type=at_most, default=LISTED, metavar="N", help=f"at most so many ({LISTED}); 0: all")
 
         self._name(self.verb(verbs.add_parser("show", help="everything about one person"), self.show))
         self._name(self.verb(verbs.add_parser("link", help="a link to set a password: once, within the hour"), self.link, changes=True))
@@ -50,7 +51,6 @@ class Command(VerbCommand):
     def _name(parser: ArgumentParser) -> None:
         parser.add_argument("username", metavar="USERNAME")
 
-    @sensitive_variables("password")
     def add(self, *, username: str, email: str, first: str, last: str, verified: bool, password_stdin: bool, **_: Any) -> Answer:
         self._refuse_taken(username, email)
         validate_email(email)
@@ -76,13 +76,14 @@ class Command(VerbCommand):
         if taken := User.objects.filter(name_key=fold(username)).first() or User.objects.filter(email_key=fold(email)).first():
             raise CommandError(f"{taken.username} has that name or address already. Look: manage.py user show {taken.username}")
 
-    def listing(self, *, search: str, limit: int, **_: Any) -> Answer:
+    def listing(self, *, search: str, limit: int | None, **_: Any) -> Answer:
         people = User.objects.filter(search_text__contains=fold(search)).order_by("name_key")
         total = people.count()
-        shown = list(people[: limit or None])
+        shown = list(people[:limit])
         header = ("USERNAME", "NAME", "E-MAIL", "VERIFIED", "STATE", "OPERATOR", "SINCE (UTC)")
         rows = [
-            [p.username, p.get_full_name(), p.email, p.email_verified_at is not None, state(p), p.is_superuser, p.date_joined] for p in shown
+            [p.username, p.get_full_name(), p.email, p.email_verified_at is not None, state(p), p.is_superuser, p.date_joined]
+            for p in shown
         ]
         lines = table(header, rows)
         if not rows:
@@ -100,7 +101,10 @@ class Command(VerbCommand):
         known = {
             **described(person),
             "has_password": person.has_usable_password(),
-            "last_sign_in": Session.objects.filter(user=person, tenant=None).order_by("-created_at").values_list("created_at", flat=True).first(),
+            "last_sign_in": Session.objects.filter(user=person, tenant=None)
+            .order_by("-created_at")
+            .values_list("created_at", flat=True)
+            .first(),
             "memberships": places,
             "live_portal_sessions": live,
         }
@@ -130,7 +134,7 @@ class Command(VerbCommand):
         return link_answer(address, f"A link for {person.username} to set a password", expires, dry_run=dry_run)
 
     def deactivate(self, *, username: str, force: bool, **_: Any) -> Answer:
-        keep_an_operator(username, force=force, verb="deactivate")
+        keep_an_operator(username, force=force)
         person = person_named(username, lock=True)
         if not person.is_active:
             return change(f"{person.username} is deactivated already.", before={"active": False}, after={"active": False}, changed=False)
@@ -194,12 +198,12 @@ def link_answer(address: str, what: str, expires: Any, *, dry_run: bool) -> Answ
     return change(*lines, link=None if dry_run else address, expires_at=expires)
 
 
-def keep_an_operator(username: str, *, force: bool, verb: str) -> None:
+def keep_an_operator(username: str, *, force: bool) -> None:
     """Refuse to take away the last active operator. Locks the operators, so that two commands cannot take the last two."""
     operators = User.objects.select_for_update(no_key=True).filter(is_superuser=True, is_active=True).order_by("pk")
     named = User.objects.named(username)
     if not force and named and [operator.pk for operator in operators] == [named.pk]:
         raise CommandError(
             f"{named.username} is the last operator. Make another one first: manage.py operator grant USERNAME. "
-            f"Or, if you have this command line anyway: the same with --force."
+            "Or the same with --force: whoever has this command line can make the next one."
         )
