@@ -4,6 +4,7 @@ import re
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -17,7 +18,7 @@ from tests.visitor import Visitor, portal_url, tenant_url
 Open = Callable[..., Visitor]
 LIST = "/console/acme/sessions/"
 END = "/console/acme/sessions/end"
-HTMX = {"HTTP_HX_REQUEST": "true"}
+HTMX: dict[str, Any] = {"HTTP_HX_REQUEST": "true"}
 
 
 def crowd(tenant: Tenant, count: int) -> list[str]:

@@ -1,6 +1,7 @@
 """Hosts: one canonical form, whose they are, what may be entered, and where one may be sent back to."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
@@ -264,7 +265,7 @@ def test_the_clients_address_is_the_one_a_trusted_proxy_saw(peer: str, forwarded
 
 
 def test_forwarded_headers_of_strangers_have_no_effect(cast: dict[str, User], visitor: Open) -> None:
-    forged = {
+    forged: dict[str, Any] = {
         "HTTP_X_FORWARDED_HOST": "globex.portal.localhost:8000",
         "HTTP_X_FORWARDED_FOR": "6.6.6.6",
         "HTTP_X_FORWARDED_PROTO": "https",

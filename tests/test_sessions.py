@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -412,7 +413,7 @@ def test_a_request_whose_session_ends_under_it_is_led_to_the_page_that_says_why(
         return True
 
     monkeypatch.setattr("portal.views.login.sessions.prove_again", ended_meanwhile)
-    headers = {"HTTP_HX_REQUEST": "true", "HTTP_HX_CURRENT_URL": portal_url("/account/")} if htmx else {}
+    headers: dict[str, Any] = {"HTTP_HX_REQUEST": "true", "HTTP_HX_CURRENT_URL": portal_url("/account/")} if htmx else {}
     answer = dave.post(portal_url("/step-up/"), {"password": "gatehouse-demo"}, follow=False, **headers)
     address = answer["HX-Redirect"] if htmx else answer["Location"]
     assert address.startswith("/login/?next=")

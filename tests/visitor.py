@@ -54,7 +54,7 @@ class Visitor:
     def post_json(self, url: str, body: str, **headers: Any) -> Any:
         return self._go("POST", url, body, False, headers, content_type="application/json")
 
-    def sign_in(self, name: str, password: str, *, at: str = "", remember: bool = False) -> HttpResponse:
+    def sign_in(self, name: str, password: str, *, at: str = "", remember: bool = False) -> Any:
         """Sign in through the real pages: at the portal, or by way of a tenant's host."""
         self.get(tenant_url(at) if at else f"{settings.PORTAL_URL}/login/")
         data = {"username": name, "password": password, **({"remember": "on"} if remember else {})}

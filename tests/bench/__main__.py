@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from tests.servers import Missing, Portal, PostgreSQL, free_port, wait_for
@@ -39,7 +40,7 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def measure(database: str, url: str, folder: Path, environment: dict[str, str]) -> None:
+def measure(database: str, url: str, folder: Path, environment: dict[str, Any]) -> None:
     port = free_port()
     bare = subprocess.Popen(
         [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",

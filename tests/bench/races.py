@@ -89,7 +89,9 @@ def _run(chosen: list[str], first: str, second: str, folder: Path, scale: float,
             yield over_http.anonymous(portal, second, requests=int(OVER_HTTP["anonymous"] * scale)).as_dict()
         if "ends_over_http" in chosen:
             with Crew(second, processes=1, PORT=str(portal.port)) as crew:
-                yield over_http.ends_over_http(portal, second, crew, rounds=max(int(OVER_HTTP["ends_over_http"] * scale), 1), seed=seed).as_dict()
+                yield over_http.ends_over_http(
+                    portal, second, crew, rounds=max(int(OVER_HTTP["ends_over_http"] * scale), 1), seed=seed
+                ).as_dict()
 
 
 def _print(report: dict[str, Any]) -> None:
