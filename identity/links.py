@@ -38,3 +38,8 @@ def take(token: str, purpose: Link.Purpose) -> Link | None:
     if link is None or not Link.objects.filter(pk=link.pk, used_at=None).update(used_at=clock.now()):
         return None
     return link
+
+
+def void(user: User) -> None:
+    """Make every unused link of a person worthless, for good."""
+    Link.objects.filter(user=user, used_at=None).update(used_at=clock.now())

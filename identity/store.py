@@ -77,7 +77,7 @@ class SessionStore(SessionBase):
             return
         if not hasattr(self, "_session_cache") or self._dump() == self._saved:
             return
-        text = crypto.encrypt(self._dump(), _place(self.row.pk))
+        text = crypto.encrypt(self._dump(), place(self.row.pk))
         if not Session.objects.filter(pk=self.row.pk, ended_at=None).update(session_data=text):
             raise UpdateError
         self._saved = self._dump()
@@ -165,7 +165,7 @@ class SessionStore(SessionBase):
 
     def sealed_data(self, pk: uuid.UUID) -> str:
         """The data as it is stored in the row with this id."""
-        return crypto.encrypt(self._dump(), _place(pk))
+        return crypto.encrypt(self._dump(), place(pk))
 
     def _sign_in_by_login(self) -> None:
         """`login()` of some other code: a portal session with the defaults. Anything else is an anonymous write."""
@@ -187,9 +187,9 @@ class SessionStore(SessionBase):
     def _decrypt(row: Session) -> dict[str, Any]:
         if not row.session_data:
             return {}
-        data: dict[str, Any] = json.loads(crypto.decrypt(row.session_data, _place(row.pk)))
+        data: dict[str, Any] = json.loads(crypto.decrypt(row.session_data, place(row.pk)))
         return data
 
 
-def _place(pk: uuid.UUID) -> str:
+def place(pk: uuid.UUID) -> str:
     return f"session:{pk}"

@@ -2,12 +2,10 @@
 
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
-from django.core.management import call_command
 
 from identity.management.commands.demo import seed
 from identity.models import User
@@ -32,20 +30,11 @@ def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> No
         database["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def static_files() -> None:
-    if not Path(django_settings.STATIC_ROOT, "staticfiles.json").exists():
-        call_command("collectstatic", interactive=False, verbosity=0)
-
-
 @pytest.fixture(autouse=True)
 def nothing_remembered() -> Iterator[None]:
     hosts.forget()
     yield
     hosts.forget()
-
-
-_HASH: list[str] = []
 
 
 @pytest.fixture

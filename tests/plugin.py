@@ -6,6 +6,8 @@ file, in WAL mode, as the product does. Workers of pytest-xdist inherit the serv
 
 import atexit
 import os
+import subprocess
+import sys
 import tempfile
 
 for name in ("PORTAL_URL", "TENANT_DOMAIN", "SECRET_KEY", "ENCRYPTION_KEYS", "TRUSTED_PROXIES", "SIGNUP", "DEBUG", "LOG_FORMAT"):
@@ -26,3 +28,4 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
         os.environ["DATABASE_URL"] = server.url("postgres")
     else:
         os.environ["DATABASE_URL"] = f"sqlite:///{folder.name}/gatehouse.sqlite3"
+    subprocess.run([sys.executable, "manage.py", "collectstatic", "--no-input", "--verbosity=0"], check=True)

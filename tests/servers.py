@@ -99,12 +99,13 @@ class Portal:
         self.log = folder / f"portal-{self.port}.log"
         self.manage("demo", "seed") if "PORTAL_URL" not in environment else self.manage("migrate", "--verbosity=0")
         self.manage("collectstatic", "--no-input", "--verbosity=0")
+        self._output = self.log.open("w")
         self.process = subprocess.Popen(
             [
                 sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(self.port),
                 "--workers", str(workers), "--blocking-threads", "8", "--no-ws", "portal.wsgi:application",
             ],
-            env=self.environment, stdout=self.log.open("w"), stderr=subprocess.STDOUT, start_new_session=True,
+            env=self.environment, stdout=self._output, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
             wait_for(self.port)
@@ -130,6 +131,8 @@ class Portal:
                 self.process.wait(10)
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait(10)
+        self._output.close()
 
     def __enter__(self) -> Self:
         return self

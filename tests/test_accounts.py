@@ -381,3 +381,12 @@ def test_a_successful_sign_in_clears_ones_own_count_only(cast: dict[str, User], 
     visitor().sign_in("alice", "wrong")
     assert not visitor("alice").is_in()
     assert visitor("dave").is_in()
+
+
+def test_a_link_from_before_a_deactivation_stays_dead(cast: dict[str, User], visitor: Open) -> None:
+    from django.core.management import call_command
+
+    address = links.make(Link.Purpose.PASSWORD, cast["dave"])
+    call_command("user", "deactivate", "dave", verbosity=0)
+    call_command("user", "activate", "dave", verbosity=0)
+    assert visitor().get(address).status_code == 404

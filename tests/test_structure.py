@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,7 @@ def test_the_readmes_commands_exist() -> None:
     for target in set(re.findall(r"`?make ([a-z]+)", readme())):
         assert target in targets, f"make {target}"
     known = subprocess.run(
-        ["python", "manage.py", "help", "--commands"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "manage.py", "help", "--commands"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.split()
     for command in set(re.findall(r"manage\.py ([a-z]+)", readme() + (ROOT / "deploy" / "README.md").read_text())):
         assert command in known, f"manage.py {command}"

@@ -11,7 +11,7 @@ from django.db.models.functions import Substr
 from identity import crypto
 from identity.management.output import Answer, VerbCommand, change, count, note
 from identity.models import Session, SessionQuerySet
-from identity.store import _place
+from identity.store import place
 
 BATCH = 200
 ROUNDS = 3  # a portal that still runs with the old order of keys writes old ciphertexts meanwhile
@@ -68,7 +68,7 @@ class Command(VerbCommand):
             fresh = []
             for pk, text in rows:
                 try:
-                    fresh.append((pk, text, crypto.encrypt(crypto.decrypt(text, _place(pk)), _place(pk))))
+                    fresh.append((pk, text, crypto.encrypt(crypto.decrypt(text, place(pk)), place(pk))))
                 except crypto.Undecipherable:
                     unreadable.add(pk)
             with transaction.atomic():

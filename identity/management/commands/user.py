@@ -141,6 +141,7 @@ class Command(VerbCommand):
         person.is_active = False
         person.save(update_fields=["is_active"])
         ended = sessions.end_everywhere(person, by=None, reason=sessions.Reason.DEACTIVATED)
+        links.void(person)
         note("user_deactivated", subject=person, before={"active": True}, after={"active": False})
         owned = Membership.objects.filter(user=person, role=Membership.Role.OWNER, blocked_at=None).select_related("tenant")
         warnings = [
