@@ -37,15 +37,21 @@ def wait_for(port: int, seconds: float = 30) -> None:
     raise TimeoutError(f"nothing listens on port {port}")
 
 
+def find_postgresql() -> Path:
+    """Where initdb is. Raises Missing."""
+    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))
+    initdb = found[-1] if found else shutil.which("initdb")
+    if not initdb:
+        raise Missing("PostgreSQL's server is not installed: apt-get install postgresql")
+    return Path(initdb)
+
+
 class PostgreSQL:
     """A throw-away PostgreSQL on a port of its own, durable settings on, so that races are those of production."""
 
     def __init__(self) -> None:
-        found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))
-        initdb = found[-1] if found else shutil.which("initdb")
-        if not initdb:
-            raise Missing("PostgreSQL's server is not installed: apt-get install postgresql")
-        self.bin = Path(initdb).parent
+        initdb = find_postgresql()
+        self.bin = initdb.parent
         self.folder = Path(tempfile.mkdtemp(prefix="gatehouse-pg-"))
         self.user = ""
         if os.getuid() == 0:  # PostgreSQL refuses to run as root

@@ -46,7 +46,7 @@ def chromium(playwright: Playwright, authority: Authority) -> Iterator[Browser]:
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with Plain(tmp_path_factory.mktemp("plain")) as site:
         yield site
-    assert_calm(site)
+        assert_calm(site)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def behind_nginx(authority: Authority) -> Iterator[Site]:
         missing("The browser tests over https need nginx: apt-get install nginx")
     with BehindNginx(authority) as site:
         yield site
-    assert_calm(site)
+        assert_calm(site)
 
 
 @pytest.fixture(scope="module", params=["http", "https"])
@@ -63,6 +63,10 @@ def site(request: pytest.FixtureRequest) -> Site:
     """The product at its two addresses, one after the other; every test file gets it with a fresh database."""
     found: Site = request.getfixturevalue("plain" if request.param == "http" else "behind_nginx")
     return found
+
+
+# For what https cannot change.
+over_http = pytest.mark.parametrize("site", ["http"], indirect=True)
 
 
 @pytest.fixture

@@ -2,19 +2,21 @@
 
 import base64
 import hashlib
-import json
 import os
+import re
 import secrets
 import shutil
+import socket
+import ssl
 import subprocess
 import sys
 import tempfile
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Self
 
 import psycopg
 from cryptography import x509
@@ -38,6 +40,11 @@ def new_database(folder: Path) -> str:
     return f"{given.rpartition('/')[0]}/{name}"
 
 
+def secret_keys() -> dict[str, str]:
+    key = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+    return {"SECRET_KEY": secrets.token_urlsafe(50), "ENCRYPTION_KEYS": key}
+
+
 @dataclass
 class Site(ABC):
     """One running portal with the demo's people, at its own hosts."""
@@ -59,9 +66,9 @@ class Site(ABC):
     def secure(self) -> bool:
         return self.scheme == "https"
 
-    def run(self, module: str, *arguments: str) -> Any:
-        """Run a module of ours with Django and this portal's environment; returns the JSON it printed."""
-        return json.loads(run(module, *arguments, environment=self.portal.environment))
+    def data(self, *verbs: str) -> None:
+        """Put something into the database: see tests/browser/data.py."""
+        data(*verbs, environment=self.portal.environment)
 
     @abstractmethod
     def stop(self) -> None: ...
@@ -73,20 +80,19 @@ class Site(ABC):
         self.stop()
 
 
-def run(module: str, *arguments: str, environment: dict[str, str]) -> str:
+def data(*verbs: str, environment: dict[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", module, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "tests.browser.data", *verbs], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise RuntimeError(f"{module} {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout
+        raise RuntimeError(f"{' '.join(verbs)} failed:\n{done.stdout}{done.stderr}")
 
 
 class Plain(Site):
     """Over http on *.portal.localhost, as `make run` serves it."""
 
-    def __init__(self, folder: Path) -> None:
-        portal = Portal(new_database(folder), folder)
+    def __init__(self, folder: Path, **environment: str) -> None:
+        portal = Portal(new_database(folder), folder, workers=1, port=0, **secret_keys(), **environment)
         super().__init__(portal, "http", "portal.localhost", portal.port)
 
     def stop(self) -> None:
@@ -134,20 +140,67 @@ class SocketPortal(Portal):
             "DATABASE_URL": new_database(folder),
             "STATIC_ROOT": str(folder / "static"),
             "PORTAL_URL": url,
-            "TENANT_DOMAIN": urlsplit(url).hostname.partition(".")[2],
-            "SECRET_KEY": secrets.token_urlsafe(50),
-            "ENCRYPTION_KEYS": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            "TENANT_DOMAIN": "gate.test",
             "SIGNUP": "open",
+            **secret_keys(),
         }
-        self.manage("migrate", "--verbosity=0")
-        self.manage("collectstatic", "--no-input", "--verbosity=0")
+        data("install", environment=self.environment)
+        command = [
+            sys.executable, "-m", "granian", "--interface", "wsgi", "--uds", str(self.socket),
+            "--workers", "1", "--blocking-threads", "8", "--no-ws", "portal.wsgi:application",
+        ]  # fmt: skip
+        self._output = self.log.open("w")
         self.process = subprocess.Popen(
-            [
-                sys.executable, "-m", "granian", "--interface", "wsgi", "--uds", str(self.socket),
-                "--workers", "1", "--blocking-threads", "8", "--no-ws", "portal.wsgi:application",
-            ],
-            cwd=ROOT, env=self.environment, stdout=self.log.open("w"), stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            command, cwd=ROOT, env=self.environment, stdout=self._output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
+DEPLOY = ROOT / "deploy"
+MAIN = """{user}
+pid nginx.pid;
+worker_processes 1;
+error_log error.log;
+events {{ worker_connections 256; }}
+http {{
+    access_log access.log;
+    client_body_temp_path temp-body;
+    proxy_temp_path temp-proxy;
+    fastcgi_temp_path temp-fastcgi;
+    uwsgi_temp_path temp-uwsgi;
+    scgi_temp_path temp-scgi;
+    include sites-available/gatehouse;
+}}
+"""
+
+
+def install(to: Path, *, http: int, https: int, socket: Path, authority: Authority) -> None:
+    """Put deploy/nginx*.conf where their first lines say, below `to` for /etc/nginx, with the names, ports and paths of a test.
+
+    Nothing else changes: what operators get is what is tested.
+    """
+    changes = {
+        r"example\.com": "gate.test",
+        r"(?m)listen\s+\[::\]:[^;]*;": "",
+        r"(listen\s+)443\b": rf"\g<1>127.0.0.1:{https}",
+        r"(listen\s+)80\b": rf"\g<1>127.0.0.1:{http}",
+        r"unix:/[^\s;:]+\.sock": f"unix:{socket}",
+        r"(ssl_certificate\s+)[^;]+;": rf"\g<1>{authority.chain};",
+        r"(ssl_certificate_key\s+)[^;]+;": rf"\g<1>{authority.key};",
+        r"/var/log/nginx/": f"{to}/",
+    }
+    missed = set(changes)
+    for source in sorted(DEPLOY.glob("nginx*.conf")):
+        conf = source.read_text()
+        place = re.search(r"Install as /etc/nginx/([\w./-]*\w)", conf)
+        assert place, f"{source} does not say where to install it"
+        for pattern, new in changes.items():
+            conf, times = re.subn(pattern, new, conf)
+            if times:
+                missed.discard(pattern)
+        target = to / place[1]
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(conf)
+    assert not missed, f"deploy/nginx*.conf have nothing like {missed}"
 
 
 class BehindNginx(Site):
@@ -155,14 +208,51 @@ class BehindNginx(Site):
 
     def __init__(self, authority: Authority) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="gatehouse-nginx-"))  # short: a socket's path has 107 characters at most
+        self.authority = authority
         port = free_port()
         portal = SocketPortal(self.folder, f"https://login.gate.test:{port}")
         super().__init__(portal, "https", "gate.test", port)
-        raise NotImplementedError
-        portal.run("tests.browser.data", "seed")
+        install(self.folder, http=free_port(), https=port, socket=portal.socket, authority=authority)
+        # A master that is root would give its workers to nobody, who may not open the files of a test.
+        (self.folder / "nginx.conf").write_text(MAIN.format(user="user root;" if os.getuid() == 0 else ""))
+        program = find_nginx()
+        assert program is not None
+        self.nginx = subprocess.Popen(
+            [program, "-p", str(self.folder), "-c", "nginx.conf", "-e", "error.log", "-g", "daemon off;"], start_new_session=True
+        )
+        try:
+            self._wait()
+        except TimeoutError:
+            self.stop()
+            raise
+
+    def _wait(self) -> None:
+        """Until the portal answers through nginx, with a certificate that the authority vouches for."""
+        trust = ssl.create_default_context(cafile=self.authority.root)
+        until = time.monotonic() + 30
+        answer = ""
+        while time.monotonic() < until and self.nginx.poll() is None:
+            try:
+                with (
+                    socket.create_connection(("127.0.0.1", self.port), timeout=5) as raw,
+                    trust.wrap_socket(raw, server_hostname="login.gate.test") as line,
+                ):
+                    line.sendall(f"GET /readyz HTTP/1.0\r\nHost: login.gate.test:{self.port}\r\n\r\n".encode())
+                    answer = line.recv(4096).decode()
+                if " 200 " in answer.partition("\r\n")[0]:
+                    return
+            except OSError as error:
+                answer = str(error)
+            time.sleep(0.05)
+        logs = [path.read_text() for path in (self.portal.log, self.folder / "error.log") if path.exists()]
+        raise TimeoutError("\n".join(["The portal does not answer through nginx:", answer, *logs]))
 
     def stop(self) -> None:
+        if self.nginx.poll() is None:
+            self.nginx.terminate()
+            self.nginx.wait(10)
         self.portal.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def assert_calm(site: Site) -> None:

@@ -64,7 +64,7 @@ class Window:
 
     def cookies(self) -> dict[tuple[str, str], dict[str, object]]:
         """What the browser holds, by name and domain (with a dot before it where hosts below get it, too)."""
-        return {(c["name"], c["domain"]): dict(c) for c in self.context.cookies()}  # type: ignore[typeddict-item]
+        return {(c["name"], c["domain"]): dict(c) for c in self.context.cookies()}
 
     def cookie_value(self, name: str, domain: str) -> str:
         return str(self.cookies()[self.site.cookie(name), domain]["value"])
@@ -104,10 +104,8 @@ class Window:
 
 def keeps_nothing(page: Page) -> None:
     """Scripts on a page find none of our cookies, and nothing was put into the browser's stores."""
-    found = page.evaluate(
-        "() => ({cookie: document.cookie, local: Object.keys(localStorage), session: Object.keys(sessionStorage)})"
-    )
-    assert found == {"cookie": "", "local": [], "session": []}, page.url
+    found = page.evaluate("() => ({cookie: document.cookie, local: {...localStorage}, session: {...sessionStorage}})")
+    assert found == {"cookie": "", "local": {}, "session": {}}, page.url
 
 
 def starts_with(url: str) -> "re.Pattern[str]":

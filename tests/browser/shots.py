@@ -1,0 +1,81 @@
+"""The pictures of the README, taken from the running product: `make shots` writes them into tests/browser/shots/."""
+
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+
+from tests.browser.agents import CHROME_WINDOWS, FIREFOX_LINUX
+from tests.browser.site import PASSWORD, Authority, Plain, Site
+from tests.browser.window import Window, launch
+
+FOLDER = Path(__file__).with_suffix("")
+DESKTOP: ViewportSize = {"width": 1280, "height": 800}
+PHONE: ViewportSize = {"width": 390, "height": 844}
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="gatehouse-shots-") as name, sync_playwright() as playwright:
+        folder = Path(name)
+        # Believed from this machine, so that the pictures show addresses of the documentation networks.
+        with Plain(folder, TRUSTED_PROXIES="127.0.0.1") as site, launch(playwright, Authority(folder)) as chromium:
+            site.data("crowd")
+            tell_the_story(chromium, site)
+
+
+def tell_the_story(chromium: Browser, site: Site) -> None:
+    dave = open_window(chromium, site, FIREFOX_LINUX, "203.0.113.40")
+    dave.page.goto(site.url("acme"))
+    dave.page.get_by_label("Name or e-mail").fill("dave")
+    dave.page.get_by_label("Password", exact=True).fill(PASSWORD)
+    take(dave.page, "sign-in")
+    dave.page.get_by_role("button", name="Sign in").click()
+    expect(dave.page).to_have_url(site.url("acme"))
+    dave.tab("globex").close()
+    for path, name in (("/", "my-places"), ("/account/sessions/", "my-sessions")):
+        page = dave.tab("login", path)
+        take(page, name)
+        page.close()
+
+    bob = open_window(chromium, site, CHROME_WINDOWS, "203.0.113.9")
+    bob.sign_in("bob", at="acme")
+    bob.page.goto(site.url("login", "/console/acme/sessions/"))
+    take(bob.page, "console")
+    take(bob.page, "console-dark", scheme="dark")
+    take(bob.page, "console-phone", size=PHONE)
+    row = bob.page.locator("tr[data-session]", has_text="Dave Vance").filter(has_text="Firefox")
+    row.get_by_role("button", name="End session").click()
+    dialog = bob.page.get_by_role("dialog")
+    dialog.get_by_label("Reason").fill("Laptop reported lost")
+    take(bob.page, "end-dialog")
+    dialog.get_by_role("button", name="End session").click()
+    expect(row).to_contain_text("Ended by bob, just now")
+    take(bob.page, "console-ended")
+
+    expect(dave.page.get_by_role("heading", name="You were signed out of Acme")).to_be_visible()
+    take(dave.page, "ended")
+    for window in (dave, bob):
+        if wrong := window.close():
+            raise SystemExit("\n".join(wrong))
+
+
+def open_window(chromium: Browser, site: Site, user_agent: str, address: str) -> Window:
+    return Window(chromium, site, user_agent=user_agent, extra_http_headers={"X-Forwarded-For": address}, reduced_motion="reduce")
+
+
+def take(page: Page, name: str, *, size: ViewportSize = DESKTOP, scheme: str = "light") -> None:
+    """One picture, with a palette instead of full colour: our pages have few, and the repository stays small."""
+    page.set_viewport_size(size)
+    page.mouse.move(0, 0)  # nothing looks pointed at
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    path = FOLDER / f"{name}.png"
+    page.screenshot(path=path, animations="disabled", caret="hide")
+    with Image.open(path) as full:
+        full.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    print(f"{path.relative_to(Path.cwd())}: {path.stat().st_size // 1000} kB")
+
+
+if __name__ == "__main__":
+    main()
