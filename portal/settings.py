@@ -255,6 +255,9 @@ CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
 SILENCED_SYSTEM_CHECKS = [
     "axes.W002",  # no AxesMiddleware: a lockout answers like a wrong password, in the view
     "axes.W006",  # by name, not by address: until the ledger, which counts both
+    "security.W002",  # frame-ancestors in the CSP says it, to every browser that we support
+    "security.W008",  # ProxyMiddleware sends pages to https, and refuses what is no page
+    "security.W021",  # a preload list is for a whole domain: the operator's decision
 ]
 
 LOG_FORMAT = env.str("LOG_FORMAT", default="plain" if DEMO else "json")
