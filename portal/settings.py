@@ -275,6 +275,7 @@ LOGGING = {
         "django.request": {"level": "ERROR"},
         "django.security": {"level": "ERROR"},
         "django.server": {"level": "WARNING"},
+        "django.security.RequestDataTooBig": {"level": "CRITICAL"},
         "axes": {"level": "ERROR"},
     },
 }

@@ -1,6 +1,7 @@
 """`manage.py demo`: the whole product on this machine, with tenants and people to try it on."""
 
 import os
+import socket
 import sys
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,6 +44,8 @@ class Command(BaseCommand):
         parser.add_argument("action", nargs="?", default="run", choices=["run", "seed"], help="run (default), or seed: only the data")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["action"] == "run":
+            self._check_port()
         call_command("migrate", verbosity=0)
         seeded = self._seed()
         if options["action"] == "seed":
@@ -51,6 +54,16 @@ class Command(BaseCommand):
         call_command("collectstatic", interactive=False, verbosity=0)
         self._tell(seeded)
         self._serve()
+
+    def _check_port(self) -> None:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", settings.PORT))
+            except OSError:
+                raise CommandError(
+                    f"Something listens on port {settings.PORT} already. Stop it, or take another: make run PORT={settings.PORT + 1}"
+                ) from None
 
     def _seed(self) -> bool:
         """Demo data, into an empty database of a portal on localhost only."""
@@ -89,7 +102,7 @@ class Command(BaseCommand):
         os.chdir(settings.BASE_DIR)
         command = [
             sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(settings.PORT),
-            "--workers", "1", "--blocking-threads", "8", "--no-ws", "--no-log", "portal.wsgi:application",
+            "--workers", "1", "--blocking-threads", "8", "--no-ws", "--no-log", "--workers-kill-timeout", "2", "portal.wsgi:application",
         ]  # fmt: skip
         os.execv(sys.executable, command)  # noqa: S606  (no shell)
 

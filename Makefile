@@ -1,0 +1,98 @@
+# Gatehouse. "make run" is the whole product as a demo; it needs python3, python3-venv and make, nothing else.
+# Variables of the demo: PORT, DATABASE_URL, DEMO_PASSWORD (deploy/gatehouse.env.example). pip reads its own.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+# Options for pytest, as in: make test ARGS="-x -k handoff"
+ARGS ?=
+
+# Everything that a shell runs.
+SCRIPTS := .ci/run deploy/gatehouse deploy/backup.sh
+
+.PHONY: help run test check lint types django bench races shots lock clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make run     the demo, at http://login.portal.localhost:8000 (PORT=… for another port)"
+	@echo "make test    the tests; skips what this machine has no package for, and says so"
+	@echo "make check   all that must be green before a commit: lint, types, django, test"
+	@echo "make bench   how fast it is; make races: the long races; make shots: the pictures of the README"
+	@echo "make lock    write requirements.txt and requirements-dev.txt anew (UPGRADE=1: with newer versions)"
+	@echo "make clean   remove what is made: .venv, caches (the demo's data in var/ stays)"
+
+run: $(VENV)/.run
+	@exec $(PY) manage.py demo
+
+test: $(VENV)/.dev
+	@$(PY) -m tests $(ARGS)
+
+check: lint types django test
+
+lint: $(VENV)/.dev
+	@echo "== lint"
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m ruff format --check --quiet . || { echo "Not formatted. Run: $(PY) -m ruff format ." >&2; exit 1; }
+	@if command -v shellcheck >/dev/null; then shellcheck --external-sources $(SCRIPTS); \
+		else echo "shellcheck skipped, it is not here: apt install shellcheck"; fi
+
+types: $(VENV)/.dev
+	@echo "== types"
+	@$(PY) -m mypy --no-error-summary
+
+# Are all migrations written, and has Django nothing against the settings of production?
+django: $(VENV)/.dev
+	@echo "== django"
+	@$(PY) manage.py makemigrations --check --dry-run
+	@PORTAL_URL=https://login.example.com TENANT_DOMAIN=example.com DATABASE_URL=sqlite://:memory: \
+		SECRET_KEY="$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(50))')" \
+		ENCRYPTION_KEYS="$$($(PY) -c 'import base64, secrets; print(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())')" \
+		$(PY) manage.py check --deploy --fail-level WARNING
+
+bench: $(VENV)/.dev
+	@$(PY) -m tests.bench
+
+races: $(VENV)/.dev
+	@$(PY) -m tests.bench.races
+
+shots: $(VENV)/.dev
+	@$(PY) -m tests.browser.shots
+
+# --- The environment ------------------------------------------------------------------------------------------------
+
+# Every package is the one whose hash stands in the lock file, and none is built here.
+install = $(PY) -m pip install -qq --disable-pip-version-check --no-input --require-hashes --only-binary :all: --requirement
+
+$(VENV)/.run: requirements.txt $(PY)
+	@echo "Installing the packages of $< into $(VENV) (once)"
+	@$(install) $<
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(PY)
+	@echo "Installing the packages of $< into $(VENV) (once)"
+	@$(install) $<
+	@touch $@ $(VENV)/.run
+
+# $(error) prints one line; a failing command would print two.
+version = $(shell $(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null)
+new_enough = $(shell $(PYTHON) -c 'import sys; print("yes" if sys.version_info >= (3, 11) else "")' 2>/dev/null)
+has_venv = $(shell $(PYTHON) -c 'import ensurepip, venv; print("yes")' 2>/dev/null)
+
+$(PY):
+	$(if $(version),,$(error $(PYTHON) is not there. Gatehouse needs Python 3.11 or newer: apt install python3 python3-venv))
+	$(if $(new_enough),,$(error Gatehouse needs Python 3.11 or newer, and $(PYTHON) is $(version). Name another: make PYTHON=python3.12))
+	$(if $(has_venv),,$(error Python's venv is missing: apt install python3-venv))
+	@$(PYTHON) -m venv --clear $(VENV)
+
+# requirements-dev.txt holds requirements.txt at the same versions. UPGRADE=1 takes newer ones.
+pip_compile = CUSTOM_COMPILE_COMMAND="make lock" $(PY) -m piptools compile $(if $(UPGRADE),--upgrade)
+
+lock: $(VENV)/.dev
+	@$(pip_compile) --output-file requirements.txt pyproject.toml
+	@$(pip_compile) --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+	@if grep -nE '://|^-' requirements.txt requirements-dev.txt; then echo "A lock file names an address." >&2; exit 1; fi
+
+clean:
+	@rm -rf $(VENV) var/mypy var/pytest var/ruff
+	@find . -name __pycache__ -type d -not -path './var/*' -prune -exec rm -rf {} +
