@@ -7,8 +7,12 @@ import sys
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
-    from django.core.management import execute_from_command_line
-
+    try:
+        from django.core.management import execute_from_command_line
+    except ImportError:
+        sys.exit("Django is not installed for this Python. Use the one that `make run` made: .venv/bin/python manage.py …")
+    if "PORTAL_URL" not in os.environ and sys.stderr.isatty() and sys.argv[1:2] != ["demo"]:
+        print("Demo settings, since PORTAL_URL is not set: the database is the demo's.", file=sys.stderr)  # noqa: T201
     execute_from_command_line(sys.argv)
 
 

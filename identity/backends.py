@@ -3,6 +3,7 @@
 import hashlib
 from typing import Any
 
+from axes.utils import reset
 from django.contrib.auth import authenticate
 from django.contrib.auth.backends import ModelBackend
 from django.http import HttpRequest
@@ -53,11 +54,20 @@ def prove(request: HttpRequest, username: str, password: str) -> User | None:
     return user
 
 
+def release(user: User) -> None:
+    """Forget a person's failed attempts: somebody has just proven by a one-time link what the attempts could not."""
+    reset(username=_bucket(f"user:{user.pk}"))
+
+
+def _bucket(of: str) -> str:
+    return hashlib.sha256(of.encode()).hexdigest()[:32]
+
+
 def bucket_name(request: HttpRequest, credentials: dict[str, Any] | None = None) -> str:
     """What axes counts by: the person, however the name is spelled, as a digest (people type passwords into name fields)."""
     typed = str((credentials or {}).get("username") or "")
     user = User.objects.named(typed)
-    return hashlib.sha256((f"user:{user.pk}" if user else f"name:{fold(typed)}").encode()).hexdigest()[:32]
+    return _bucket(f"user:{user.pk}" if user else f"name:{fold(typed)}")
 
 
 def client_address(request: HttpRequest) -> str:

@@ -1,5 +1,6 @@
 """Who is it? The cookie of this host ↔ the session of this tenant."""
 
+import itertools
 import re
 from http.cookies import Morsel
 from urllib.parse import quote
@@ -134,18 +135,31 @@ def own_branches(request: TenantRequest, rows: list[Session]) -> list[Session]:
     return [row for row in rows if browser and browser.digest in row.browsers]
 
 
-def delete_everywhere(request: TenantRequest, response: HttpResponse, name: str) -> None:
-    """Delete a cookie at every scope that this host could have got it from: its own and each parent domain."""
+def delete_everywhere(request: SessionRequest, response: HttpResponse, name: str) -> None:
+    """Delete a cookie at every scope that this host could have got it from: its own and each parent domain.
+
+    At the portal over http also at each path that leads to this page: what is left there would be the only one next time.
+    (Over https nobody plants a __Host- cookie, and a tenant's branch is bound to its browser.)
+    """
     scopes: list[str | None] = [None]
-    if request.tenant:
+    if not name.startswith("__Host-"):
         scopes += hosts.parents(request.host)
         own = request.place.cookie_domain if request.place else None
         scopes = [scope for scope in scopes if scope != own] + [own]
-    for scope in scopes:
-        response.delete_cookie(name, domain=scope, samesite="Lax")
+    paths = _prefixes(request.path) if request.planted_cookies and not request.tenant else ["/"]
+    for path, scope in itertools.product(paths, dict.fromkeys(scopes)):
+        response.delete_cookie(name, path=path, domain=scope, samesite="Lax")
         morsel: Morsel[str] = response.cookies.pop(name)
         morsel["secure"], morsel["httponly"] = settings.SESSION_COOKIE_SECURE, True
-        response.cookies[f"{name}@{scope}"] = morsel  # one name, several scopes: several lines
+        response.cookies[f"{name}@{scope}{path}"] = morsel  # one name, several scopes: several lines
+
+
+def _prefixes(path: str) -> list[str]:
+    """Every cookie path that matches this request (RFC 6265 section 5.1.4), as deep as pages of ours lie."""
+    plain = re.match(r"[A-Za-z0-9._~/-]*", path)  # ours have nothing else, and a ";" would be an attribute
+    parts = [part for part in (plain[0] if plain else "").split("/") if part][:5]
+    below = ["/" + "/".join(parts[: depth + 1]) for depth in range(len(parts))]
+    return ["/", *below, *[f"{each}/" for each in below]]
 
 
 def _is_readable(store: SessionStore) -> bool:

@@ -131,6 +131,8 @@ class PasswordForm(PlainForm):
     def clean(self) -> dict[str, Any]:
         data = super().clean() or {}
         first, second = data.get("new_password1"), data.get("new_password2")
+        if first and first == data.get("old_password"):
+            self.add_error("new_password1", _("That is the password you have. Choose another."))
         if first and second and first != second:
             self.add_error("new_password2", _("The two new passwords differ. Type the same one twice."))
         if first:

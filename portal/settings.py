@@ -23,7 +23,11 @@ RELEASE = "0.1.0"
 env = environ.FileAwareEnv()  # each NAME is also read from the file that NAME_FILE names
 
 DEMO = not env.str("PORTAL_URL", default="")
-PORT = env.int("PORT", default=8000)
+_kept = VAR / "port"  # the port of the running demo, so that commands in another window speak of the same addresses
+_port = env.str("PORT", default="") or (_kept.read_text() if DEMO and _kept.exists() else "8000")
+if not _port.isdigit() or not 0 < int(_port) < 65536:
+    raise ImproperlyConfigured(f"PORT is “{_port}”. Set it to a number from 1 to 65535.")
+PORT = int(_port)
 
 
 def _made_once(name: str, make: str) -> str:

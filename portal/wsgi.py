@@ -10,6 +10,10 @@ from django.core.wsgi import get_wsgi_application
 
 _django = get_wsgi_application()
 
+from identity import crypto  # noqa: E402
+
+crypto.current_key_id()  # keys that cannot be read stop the server here, not at the first sign-in
+
 
 # The server hands its environment to every request; the keys are in the settings by now and need not be there.
 for _name in ("SECRET_KEY", "SECRET_KEY_FALLBACKS", "ENCRYPTION_KEYS", "DATABASE_URL", "DATABASE_DIRECT_URL", "EMAIL_URL"):

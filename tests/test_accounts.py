@@ -14,6 +14,7 @@ from django.views import View
 
 from identity import links
 from identity.models import Event, Link, Session, User
+from tenants.models import Tenant
 from tests.visitor import Visitor, portal_url, tenant_url
 
 Open = Callable[..., Visitor]
@@ -274,7 +275,7 @@ def test_ones_own_sessions_can_be_ended_one_by_one_and_all_others(cast: dict[str
     assert here.is_in("acme")
     assert not phone.is_in()
     assert not old.is_in()
-    assert "ended by dave" in here.get(portal_url("/account/sessions/")).content.decode()
+    assert "ended by you" in here.get(portal_url("/account/sessions/")).content.decode()
 
 
 @pytest.mark.asvs("7.4.4")
@@ -390,3 +391,92 @@ def test_a_link_from_before_a_deactivation_stays_dead(cast: dict[str, User], vis
     call_command("user", "deactivate", "dave", verbosity=0)
     call_command("user", "activate", "dave", verbosity=0)
     assert visitor().get(address).status_code == 404
+
+
+def test_a_one_time_link_releases_whoever_is_locked_out(cast: dict[str, User], visitor: Open) -> None:
+    for _ in range(6):
+        visitor().sign_in("alice", "wrong")
+    address = links.make(Link.Purpose.PASSWORD, cast["alice"])
+    visitor().post(address, {"password": PASSWORD})
+    browser = visitor()
+    browser.sign_in("alice", PASSWORD)
+    assert browser.is_in()
+
+
+def test_somebody_with_one_place_still_has_a_list_of_places(cast: dict[str, User], visitor: Open) -> None:
+    alice = visitor("alice", at="acme")
+    page = alice.get(tenant_url("acme")).content.decode()
+    assert f'href="{portal_url("/?places=1")}"' in page
+    alice.get(portal_url("/?places=1"))
+    assert alice.url == portal_url("/?places=1")
+    assert "Open Acme" in alice.page.content.decode()
+
+
+def test_a_suspended_place_is_called_so(cast: dict[str, User], globex: Tenant, visitor: Open) -> None:
+    carol = visitor("carol")
+    Tenant.objects.filter(pk=globex.pk).update(status="suspended")
+    page = carol.get(portal_url("/")).content.decode()
+    assert "suspended by an operator" in page
+    assert "No places yet" not in page
+
+
+def test_the_same_password_again_is_refused(cast: dict[str, User], visitor: Open) -> None:
+    dave = visitor("dave")
+    again = {"old_password": "gatehouse-demo", "new_password1": "gatehouse-demo", "new_password2": "gatehouse-demo"}
+    assert "That is the password you have." in dave.post(portal_url("/account/password/"), again).content.decode()
+    dave.get(portal_url("/account/password/done/"))
+    assert dave.url == portal_url("/account/password/")
+
+
+def test_a_sign_in_form_of_an_older_tab_leads_on(cast: dict[str, User], visitor: Open) -> None:
+    dave = visitor()
+    dave.get(portal_url("/login/?next=/account/"))
+    stale = "x" * 32
+    dave.post(portal_url("/login/"), {"username": "dave", "password": "gatehouse-demo", "next": "/account/"})
+    answer = dave.post(
+        portal_url("/login/"), {"username": "dave", "password": "x", "next": "/account/", "csrfmiddlewaretoken": stale}, csrf=False
+    )
+    assert answer.status_code == 200
+    assert dave.url == portal_url("/account/")
+    assert dave.is_in()
+
+
+def test_signing_up_on_the_way_to_a_tenant_keeps_the_way(cast: dict[str, User], visitor: Open) -> None:
+    browser = visitor()
+    browser.get(tenant_url("acme"))
+    link = re.search(r'href="(/signup/\?next=[^"]+)"', browser.page.content.decode())
+    assert link
+    page = browser.get(portal_url(link[1])).content.decode()
+    assert 'data-brand="acme"' in page
+    target = re.search(r'name="next" value="([^"]+)"', page)
+    assert target
+    done = browser.post(portal_url("/signup/"), {**NEW, "next": target[1].replace("&amp;", "&")}).content.decode()
+    assert re.search(r'href="/login/\?next=%2Fenter%2Facme', done)
+
+
+@pytest.mark.parametrize("path", ["/account/sessions/end", "/console/acme/sessions/end"])
+def test_a_confirmation_that_is_loaded_again_leads_back_to_the_list(cast: dict[str, User], visitor: Open, path: str) -> None:
+    bob = visitor("bob")
+    bob.get(portal_url(path))
+    assert bob.url == portal_url(path.removesuffix("end"))
+
+
+def test_a_used_hand_off_in_a_browser_that_is_in_leads_on(cast: dict[str, User], visitor: Open) -> None:
+    dave = visitor("dave", at="acme")
+    used = next(url for url in dave.trail if "/_portal/finish" in url)
+    dave.get(used)
+    assert dave.url == tenant_url("acme")
+    assert Event.objects.filter(kind="hand_off_refused").count() == 1
+
+
+@pytest.mark.parametrize(("name", "value", "word"), [("ENCRYPTION_KEYS", "abc", "32 bytes"), ("SECRET_KEY", "abc", "32 characters")])
+def test_keys_that_are_none_are_refused_at_the_start(name: str, value: str, word: str) -> None:
+    import os
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check"], env={**os.environ, name: value}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert word in done.stderr

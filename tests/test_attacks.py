@@ -82,7 +82,7 @@ def test_a_foreign_charset_is_no_500(cast: dict[str, User], charset: str, monkey
         started: list[str] = []
         answer = application(environ, lambda status, headers, started=started: started.append(status))
         b"".join(answer)
-        assert started[0][0] == "4", started
+        assert started[0][0] in "34", started
 
 
 def test_half_surrogates_and_control_characters_in_json_are_a_400(cast: dict[str, User], visitor: Open) -> None:

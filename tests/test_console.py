@@ -244,3 +244,24 @@ def test_a_part_of_a_page_without_a_session_sends_the_whole_page_away(cast: dict
     answer = bob.post(portal_url(END), {"ids": ["x"]}, HTTP_HX_CURRENT_URL=portal_url(LIST), **HTMX)
     assert answer["HX-Redirect"] == "/login/?next=%2Fconsole%2Facme%2Fsessions%2F"
     assert answer.content == b""
+
+
+def test_the_counts_follow_an_end_in_place(cast: dict[str, User], visitor: Open) -> None:
+    dave, alice, bob = visitor("dave", at="acme"), visitor("alice", at="acme"), visitor("bob")
+    dave_id, alice_id = str(dave.session("acme").pk), str(alice.session("acme").pk)
+    page = words(bob.post(portal_url(END), {"ids": [dave_id], "reason": "x", "q": "a"}, **HTMX).content.decode())
+    assert "1 of 1 session matches" in page
+    again = words(bob.post(portal_url(END), {"ids": [dave_id]}, **HTMX).content.decode())
+    assert "That session was over already." in again
+    both = words(bob.post(portal_url(END), {"ids": [dave_id, alice_id], "reason": "x"}, **HTMX).content.decode())
+    assert "1 session of Alice Keller is over. 1 more was over already." in both
+    assert "0 live sessions" in both
+
+
+def test_the_console_marks_ones_own_browser(cast: dict[str, User], visitor: Open) -> None:
+    bob = visitor("bob", at="acme")
+    assert "This browser" in bob.get(portal_url(LIST)).content.decode()
+    answer = words(bob.post(portal_url(END), {"ids": [str(bob.session("acme").pk)]}).content.decode())
+    assert "Your own session in this browser is among them" in answer
+    bob.post(portal_url(END), {"ids": [str(bob.session("acme").pk)], "reason": "x"})
+    assert "You ended this session yourself, from the console." in bob.get(tenant_url("acme")).content.decode()

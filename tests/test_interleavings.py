@@ -189,6 +189,25 @@ def test_a_change_of_password_and_a_redemption_in_the_spared_browser_do_not_wait
     assert len(sessions.live([opened] if opened else [], acme)) == bool(opened)
 
 
+def test_a_change_of_password_and_a_lapse_of_branches_do_not_wait_for_each_other(acme: Tenant, globex: Tenant, at_once: Threads) -> None:
+    """prune ends two branches of one person, of which the change of password spares the first and ends the second."""
+    spare, _key = _tree("dave")
+    other, _key = _tree("dave")
+    kept, _key = _open(spare, globex)
+    ended, _key = _open(other, acme)
+    while ended.pk < kept.pk:  # locks are taken in id order
+        ended, _key = _open(other, acme)
+    dave = User.objects.get(username="dave")
+    lapsed = Session.objects.filter(pk__in=[kept.pk, ended.pk])
+    with at_once.holding(Event.objects.none(), how="table"):
+        change = at_once.start(lambda: sessions.change_password(dave, NEW_PASSWORD, by=dave, request=None, spare=spare))
+        prune = at_once.start(lambda: sessions.end(lapsed, by=None, reason=Reason.IDLE))
+    change.result(20)
+    prune.result(20)
+    assert _unended(pk__in=[kept.pk, ended.pk]) == 0
+    assert _alive(spare)
+
+
 def test_no_branch_slips_past_the_end_of_a_tenant(acme: Tenant, at_once: Threads) -> None:
     root, _key = _tree("dave")
     redeem = _hand_off(root, acme)

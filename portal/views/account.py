@@ -13,14 +13,14 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.debug import sensitive_post_parameters
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_safe
 
 from identity import events, sessions
 from identity.backends import prove
+from identity.devices import device
 from identity.middleware import interrupted
 from identity.models import Session, User
 from portal.access import PortalRequest, portal_row, signed_in
-from portal.devices import device
 from portal.forms import PasswordForm, ProfileForm
 from portal.greeting import greeting
 from portal.views.login import only_tenant
@@ -31,12 +31,21 @@ from tenants.models import Membership, Tenant
 @require_safe
 @signed_in
 def home(request: PortalRequest) -> HttpResponse:
-    """My places. Who belongs to one tenant only goes straight on to it."""
+    """My places. Who belongs to one tenant only goes straight on to it, unless he asks for the list (?places)."""
     only = only_tenant(request.user)
-    if only is not None:
+    if only is not None and "places" not in request.GET:
         return redirect(only.home_url)
-    memberships = Membership.objects.filter(user=request.user, blocked_at=None, tenant__status=Tenant.Status.ACTIVE)
-    memberships = memberships.select_related("tenant").prefetch_related("tenant__apps").order_by("tenant__name")
+    mine = Membership.objects.filter(user=request.user).select_related("tenant").prefetch_related("tenant__apps")
+    mine = mine.order_by("tenant__name")
+    memberships = [each for each in mine if each.blocked_at is None and each.tenant.is_active]
+    closed = [
+        {
+            "name": each.tenant.name,
+            "why": _("suspended by an operator") if not each.tenant.is_active else _("blocked for you by its admins"),
+        }
+        for each in mine
+        if each not in memberships
+    ]
     branches = Session.objects.filter(parent=portal_row(request), ended_at=None).order_by("created_at")
     open_since = {branch.tenant_id: branch.created_at for branch in branches}
     places = [
@@ -53,6 +62,7 @@ def home(request: PortalRequest) -> HttpResponse:
         "here": "places",
         "greeting": greeting(request.user, timezone.localtime()),
         "places": places,
+        "closed": closed,
         "brands": [membership.tenant for membership in memberships],
         "devices": _devices(request),
         "is_operator": request.user.is_superuser,
@@ -114,13 +124,17 @@ def password_change(request: PortalRequest) -> HttpResponse:
             request.session.rotate(grace=False)
             return redirect("password_change_done")
         events.record("password_change_failed", request=request, subject=request.user)
-        form.add_error("old_password", _("That is not your current password."))
+        form.add_error("old_password", _("That is not your current password. After several wrong ones, wait five minutes."))
     return render(request, "account/password.html", {"here": "profile", "form": form})
 
 
 @require_safe
 @signed_in
 def password_change_done(request: PortalRequest) -> HttpResponse:
+    """Only right after a change: an hour later, or without one, its words would not be true."""
+    changed_at = User.objects.values_list("valid_from", flat=True).get(pk=request.user.pk)
+    if timezone.now() - changed_at > timedelta(minutes=5):
+        return redirect("password_change")
     return render(request, "account/password_done.html", {"here": "profile"})
 
 
@@ -224,17 +238,19 @@ def _lately(request: PortalRequest) -> list[dict[str, Any]]:
     for row in rows.select_related("tenant", "ended_by").order_by("-ended_at")[:20]:
         place = row.tenant.name if row.tenant else _("the portal")
         label = device(row.user_agent).label
-        by = end_text(row)
+        by = _("Ended by you") if row.ended_by_id == request.user.pk and row.end_reason == Session.Reason.BY_PERSON else end_text(row)
         text = _("%(place)s in %(device)s: %(why)s") % {"place": place, "device": label, "why": by[:1].lower() + by[1:]}
         detail = " · ".join(part for part in (f"“{row.end_note}”" if row.end_note else "", row.ip or "") if part)
         found.append({"when": row.ended_at, "text": text, "detail": detail})
     return found
 
 
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 @signed_in
 def sessions_end(request: PortalRequest) -> HttpResponse:
     """End one's own: one tree, one branch, or all others. Without `sure` it says first what will happen."""
+    if request.method != "POST":  # a phone that loads a dropped confirmation again
+        return redirect("account_sessions")
     here = portal_row(request)
     own = Session.objects.filter(user=request.user)
     if request.POST.get("all_others"):
@@ -245,11 +261,13 @@ def sessions_end(request: PortalRequest) -> HttpResponse:
             raise Http404
     live = list(which.filter(ended_at=None).select_related("tenant"))
     if not live:
+        messages.info(request, _("That was over already."))
         return redirect("account_sessions")
     if not request.POST.get("sure"):
         return render(request, "account/end.html", _what_ends(request, live))
+    named = len(live)
     done = sessions.end(which, by=request.user, reason=Session.Reason.BY_PERSON, request=request)
-    messages.success(request, ngettext("%(n)d session ended.", "%(n)d sessions ended.", len(done)) % {"n": len(done)})
+    messages.success(request, ngettext("%(n)d session ended.", "%(n)d sessions ended.", named) % {"n": named})
     if any(row.pk == here.pk for row in done):
         request.session.forget()
         return redirect("login")
@@ -259,7 +277,12 @@ def sessions_end(request: PortalRequest) -> HttpResponse:
 def _what_ends(request: PortalRequest, live: list[Session]) -> dict[str, Any]:
     n = len(live)
     here = any(row.pk == portal_row(request).pk for row in live)
-    lead = _("Each is over at once, in every tab. The places that an ended session had open ask for a fresh proof.")
+    roots = [row.pk for row in live if row.tenant is None]
+    below = Session.objects.filter(parent__in=roots, ended_at=None).exclude(pk__in=[row.pk for row in live]).select_related("tenant")
+    open_places = sorted({str(row.tenant) for row in below})
+    lead = _("It is over at once, in every tab. Coming back takes a fresh proof.")
+    if open_places:
+        lead = _("It is over at once, in every tab, with the places it has open: %(places)s.") % {"places": ", ".join(open_places)}
     sample = [
         {
             "device": f"{row.tenant.name}: {device(row.user_agent).label}" if row.tenant else device(row.user_agent).label,

@@ -17,12 +17,12 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_safe
 
 from identity import events, sessions
+from identity.devices import device
 from identity.models import Event, Session, SessionQuerySet, fold
-from portal.access import ConsoleRequest, PortalRequest, console, signed_in
-from portal.devices import device
+from portal.access import ConsoleRequest, PortalRequest, console, portal_row, signed_in
 from portal.forms import EndForm
 from portal.paging import Order, page_of
 from portal.views.account import chosen
@@ -95,7 +95,7 @@ def _list(request: ConsoleRequest, tenant: Tenant) -> dict[str, Any]:
         "tenant": tenant,
         "nav": _nav(tenant, total if state == "live" else None),
         "membership": request.membership,
-        "rows": [Row.of(row) for row in page.rows],
+        "rows": [Row.of(row, portal=portal_row(request)) for row in page.rows],
         "ended_rows": [Row.of(row) for row in _lately(tenant)] if state == "live" and first and not q else [],
         "page": {
             "newer_url": address(before=page.newer) if page.newer else "",
@@ -110,8 +110,8 @@ def _list(request: ConsoleRequest, tenant: Tenant) -> dict[str, Any]:
         "sort_urls": {name: address(sort=name, dir=_other_way(name, sort, order)) for name in ORDERS},
         "tokens": [{"label": q, "url": address(q="")}] if q else [],
         "state": state,
-        "live_url": here,
-        "ended_url": f"{here}?state=ended",
+        "live_url": address(state="", sort="", dir=""),
+        "ended_url": address(state="ended", sort="", dir=""),
         "proof": None,
     }
 
@@ -188,11 +188,11 @@ class Proof:
 
     text: str
     committed: datetime
-    took_ms: int
+    took_ms: int | None
     event_ref: str
 
 
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 @console
 def sessions_end(request: ConsoleRequest) -> HttpResponse:
     """End the named sessions of this tenant. With a reason at once, without one after a confirmation.
@@ -200,6 +200,9 @@ def sessions_end(request: ConsoleRequest) -> HttpResponse:
     Ended ids are ignored; one id that is not of this tenant is a 404 and nothing changes.
     """
     tenant = request.console_tenant
+    back = reverse("console_sessions", args=[tenant.slug])
+    if request.method != "POST":  # a phone that loads a dropped confirmation again
+        return redirect(back)
     only = request.POST.get("only")
     ids = chosen([only] if only else request.POST.getlist("ids"))
     which = Session.objects.filter(tenant=tenant, pk__in=ids)
@@ -208,7 +211,6 @@ def sessions_end(request: ConsoleRequest) -> HttpResponse:
         events.record("foreign_session", request=request, tenant=tenant, actor=request.user, ids=[str(pk) for pk in ids][:20])
         raise Http404
     live = [row for row in named if row.ended_at is None]
-    back = reverse("console_sessions", args=[tenant.slug])
     if not live:
         return _nothing_to_end(request, named, back)
     form = EndForm(request.POST if "reason" in request.POST else None)
@@ -219,20 +221,31 @@ def sessions_end(request: ConsoleRequest) -> HttpResponse:
     note = clean(form.cleaned_data["reason"], 200)
     done = sessions.end(which, by=request.user, reason=reason, note=note, request=request)
     took = round((time.perf_counter() - started) * 1000)
-    text = _over(done)
+    text = _over(done, already=len(named) - len(done))
     if not request.htmx:
         messages.success(request, text)
         return _see_other(back)
-    event = (
-        Event.objects.filter(session__in=[row.pk for row in done], kind="session_ended").select_related("tenant").order_by("-pk").first()
-    )
-    proof = Proof(text, done[0].ended_at or timezone.now(), took, event.reference if event else "") if done else None
-    ended = Session.objects.filter(pk__in=[row.pk for row in named]).select_related("user", "ended_by")
+    found = Event.objects.filter(session__in=[row.pk for row in done], kind="session_ended")
+    event = found.select_related("tenant").order_by("-pk").first()
+    committed = done[0].ended_at if done else None
+    return _swap(request, named, Proof(text, committed or timezone.now(), took, event.reference if event else ""))
+
+
+def _swap(request: ConsoleRequest, named: list[Session], proof: Proof) -> HttpResponse:
+    """The rows as they are now, the proof, and the counts, each for its place on the page."""
+    tenant = request.console_tenant
+    rows = Session.objects.filter(pk__in=[row.pk for row in named]).select_related("user", "ended_by")
+    live = Session.objects.alive_at(tenant)
+    q = " ".join(request.POST.get("q", "").split())[:100]
+    total = live.count()
     context = {
         "tenant": tenant,
-        "rows": [Row.of(row, fresh=True) for row in ended],
+        "rows": [Row.of(row, fresh=True) for row in rows],
         "proof": proof,
-        "total": Session.objects.alive_at(tenant).count(),
+        "state": "live",
+        "tokens": bool(q),
+        "total": total,
+        "matching": _search(live, q).count() if q else total,
     }
     return render(request, "console/_ended.html", context)
 
@@ -244,8 +257,9 @@ def _see_other(address: str) -> HttpResponse:
 def _nothing_to_end(request: ConsoleRequest, named: list[Session], back: str) -> HttpResponse:
     """Somebody else was first, or nothing was ticked."""
     if request.htmx and named:
-        ended = Session.objects.filter(pk__in=[row.pk for row in named]).select_related("user", "ended_by")
-        return render(request, "console/_ended.html", {"rows": [Row.of(row, fresh=True) for row in ended], "proof": None, "total": None})
+        newest = max(row.ended_at or timezone.now() for row in named)
+        text = ngettext("That session was over already.", "Those sessions were over already.", len(named))
+        return _swap(request, named, Proof(text, newest, None, ""))
     messages.info(request, _("These sessions were over already.") if named else _("Tick the sessions to end first."))
     return HttpResponse(headers={"HX-Redirect": back}) if request.htmx else _see_other(back)
 
@@ -263,6 +277,8 @@ def _confirm(request: ConsoleRequest, tenant: Tenant, live: list[Session], form:
         "name": name,
         "tenant": tenant.name,
     }
+    if any(row.parent_id == portal_row(request).pk for row in live):
+        lead = _("Your own session in this browser is among them: the console asks for your password again.")
     sample = [
         {
             "device": f"{row.user.display_name}: {device(row.user_agent).label}" if len(people) > 1 else device(row.user_agent).label,
@@ -286,13 +302,18 @@ def _confirm(request: ConsoleRequest, tenant: Tenant, live: list[Session], form:
         "reason": form.data.get("reason", "") if form.is_bound else "",
         "error": _("Say why: the person reads it, and it stays in the log.") if form.is_bound else "",
         "back_url": back,
+        "q": request.POST.get("q", "")[:100],
     }
     return render(request, "console/_end.html" if request.htmx else "console/end.html", context)
 
 
-def _over(done: list[Session]) -> str:
+def _over(done: list[Session], *, already: int) -> str:
     names = {row.user.display_name for row in done}
     n = len(done)
     if len(names) == 1:
-        return ngettext("%(n)d session of %(name)s is over.", "%(n)d sessions of %(name)s are over.", n) % {"n": n, "name": names.pop()}
-    return ngettext("%(n)d session is over.", "%(n)d sessions are over.", n) % {"n": n}
+        text = ngettext("%(n)d session of %(name)s is over.", "%(n)d sessions of %(name)s are over.", n) % {"n": n, "name": names.pop()}
+    else:
+        text = ngettext("%(n)d session is over.", "%(n)d sessions are over.", n) % {"n": n}
+    if already:
+        text += " " + ngettext("%(n)d more was over already.", "%(n)d more were over already.", already) % {"n": already}
+    return text

@@ -1,7 +1,9 @@
 """Refusals, calm: JSON for JSON."""
 
+from urllib.parse import urlencode
+
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 
 from identity import events
 from tenants.text import clean
@@ -20,6 +22,10 @@ def route(request: HttpRequest) -> str:
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """A form that did not come from our own page. ASVS 16.3.3."""
     events.record("csrf_refused", request=request, tenant=getattr(request, "tenant", None), path=route(request), reason=clean(reason))
+    if request.method == "POST" and request.path == "/login/" and getattr(request, "tenant", None) is None:
+        # Another tab signed in (or out) meanwhile and its token is the newer one: nothing is lost by showing the form again.
+        target = request.POST.get("next", "")[:8000]
+        return redirect(f"/login/?{urlencode({'next': target})}" if target else "/login/")
     return render(request, "403_csrf.html", status=403)
 
 

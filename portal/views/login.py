@@ -17,11 +17,11 @@ from django.views.decorators.http import require_http_methods
 
 from identity import events, sessions
 from identity.backends import prove
+from identity.devices import device
 from identity.middleware import SessionRequest
 from identity.models import Session, User
 from identity.tickets import State
 from portal.access import PortalRequest, portal_next, portal_row, signed_in
-from portal.devices import device
 from portal.forms import SignInForm, StepUpForm
 from tenants import hosts, policy
 from tenants.models import Membership, Tenant
@@ -141,6 +141,9 @@ def reason_page(request: SessionRequest, target: str) -> HttpResponse | None:
         return None
     place = over.tenant.name if over.tenant else "Gatehouse"
     own = over.ended_by_id == over.user_id
+    lead = _LEADS.get(over.end_reason, over.get_end_reason_display())
+    if own and over.end_reason in {Session.Reason.BY_ADMIN, Session.Reason.BY_OPERATOR}:
+        lead = _("You ended this session yourself, from the console.")
     rows = [{"label": _("When"), "text": "", "when": over.ended_at}]
     if over.ended_by and not own:
         rows.insert(0, {"label": _("Ended by"), "text": _who(over.ended_by, over.tenant), "when": None})
@@ -154,13 +157,13 @@ def reason_page(request: SessionRequest, target: str) -> HttpResponse | None:
         "brand": over.tenant,
         "ended": {
             "title": _("You were signed out of %(place)s") % {"place": place},
-            "lead": _LEADS.get(over.end_reason, over.get_end_reason_display()),
+            "lead": lead,
             "rows": rows,
             "note": over.end_note,
             "elsewhere": elsewhere,
         },
         "again_url": f"{request.path}?again=1&next={quote(target, safe='')}",
-        "places_url": settings.PORTAL_URL + "/",
+        "places_url": f"{settings.PORTAL_URL}/?places=1" if over.tenant else "",
     }
     return render(request, "login/ended.html", context, status=401)
 
@@ -206,7 +209,7 @@ def step_up(request: PortalRequest) -> HttpResponse:
                 request.session.rotate(grace=True)
             return redirect(target or "home")
         events.record("step_up_failed", request=request, subject=request.user)
-        form.add_error("password", _("That password is not right."))
+        form.add_error("password", _("That password is not right. After several wrong ones, wait five minutes."))
     context = {"form": form, "brand": tenant, "username": request.user.username, "why": _why(target, tenant)}
     return let_through(render(request, "step_up/step_up.html", context), tenant, state)
 

@@ -5,8 +5,8 @@ from datetime import datetime
 
 from django.utils.translation import gettext as _
 
+from identity.devices import device
 from identity.models import Session
-from portal.devices import device
 from portal.templatetags.gatehouse import when
 
 
@@ -42,9 +42,10 @@ class Row:
     expires: datetime
     end_text: str
     end_note: str
+    here: bool  # of the browser that looks at the list
 
     @classmethod
-    def of(cls, session: Session, *, fresh: bool = False) -> "Row":
+    def of(cls, session: Session, *, fresh: bool = False, portal: Session | None = None) -> "Row":
         browser = device(session.user_agent)
         return cls(
             id=str(session.id),
@@ -62,6 +63,7 @@ class Row:
             expires=min(session.expires_at, session.idle_expires_at),
             end_text=f"{end_text(session)}, {when(session.ended_at)}" if session.ended_at else "",
             end_note=session.end_note,
+            here=portal is not None and session.parent_id == portal.pk,
         )
 
 

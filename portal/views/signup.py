@@ -1,5 +1,7 @@
 """Making an account, and the two one-time links that an operator hands out."""
 
+from urllib.parse import urlencode
+
 from django.conf import settings
 from django.db import transaction
 from django.http import HttpResponse
@@ -8,22 +10,28 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_safe
 
 from identity import events, links, sessions
+from identity.backends import release
 from identity.middleware import SessionRequest
 from identity.models import Link, User
+from portal.access import portal_next
 from portal.forms import NewPasswordForm, SignUpForm
+from portal.views.login import bound_for
 
 
 @sensitive_post_parameters("password")
 @require_http_methods(["GET", "HEAD", "POST"])
 def signup(request: SessionRequest) -> HttpResponse:
     """A user and no session. Closed unless the platform opens it."""
+    target = portal_next(request.POST.get("next", "") or request.GET.get("next", ""))
+    tenant, _state = bound_for(target)
+    place = {"brand": tenant, "next": target, "login_url": f"/login/?{urlencode({'next': target})}" if target else "/login/"}
     if settings.SIGNUP != "open":
-        return render(request, "signup/closed.html", status=403)
+        return render(request, "signup/closed.html", place, status=403)
     form = SignUpForm(request.POST or None)
     if request.method == "POST" and form.is_valid() and (user := form.create()):
         events.record("signed_up", request=request, actor=user, subject=user)
-        return render(request, "signup/done.html", {"username": user.username}, status=201)
-    return render(request, "signup/signup.html", {"form": form})
+        return render(request, "signup/done.html", {"username": user.username, **place}, status=201)
+    return render(request, "signup/signup.html", {"form": form, **place})
 
 
 @sensitive_post_parameters("password")
@@ -37,10 +45,10 @@ def signup_link(request: SessionRequest, token: str) -> HttpResponse:
         form.instance.is_superuser = form.instance.is_staff = True
         user = _first_operator(request, form, token)
         if user:
-            return render(request, "signup/done.html", {"username": user.username, "operator": True}, status=201)
+            return render(request, "signup/done.html", {"username": user.username, "operator": True, "login_url": "/login/"}, status=201)
         if not form.errors:
             return refused(request)
-    return render(request, "signup/signup.html", {"form": form, "operator": True})
+    return render(request, "signup/signup.html", {"form": form, "operator": True, "login_url": "/login/"})
 
 
 def _first_operator(request: SessionRequest, form: SignUpForm, token: str) -> User | None:
@@ -71,6 +79,7 @@ def password_reset(request: SessionRequest, token: str) -> HttpResponse:
                 sessions.change_password(taken.user, form.cleaned_data["password"], by=taken.user, request=request)
         except sessions.StaleProof:
             return refused(request)
+        release(link.user)
         return redirect("password_reset_complete")
     return render(request, "password/reset.html", {"form": form, "person": link.user.username})
 

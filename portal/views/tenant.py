@@ -83,6 +83,9 @@ def finish(request: SessionRequest) -> HttpResponse:
             request.GET.get("ticket", ""), state, browser, tenant, request.host, held=request.held_branches, request=request
         )
     except tickets.Refused as refused:
+        if request.session.row is not None:  # the link was used, and this browser is in: nothing was lost
+            events.record("hand_off_refused", request=request, tenant=tenant, subject=request.session.row.user, reason=str(refused))
+            return redirect(_back_to(request, state.next if state else ""))
         return _refuse(request, str(refused), state.next if state else "")
     response = redirect(_back_to(request, state.next))
     request.session = SessionStore.born(redeemed.branch, redeemed.key)
@@ -122,7 +125,7 @@ def _members_home(request: SessionRequest) -> HttpResponse:
     context = {
         "greeting": greeting(request.user, timezone.localtime()),  # type: ignore[arg-type]
         "apps": apps,
-        "places_url": settings.PORTAL_URL + "/",
+        "places_url": settings.PORTAL_URL + "/?places=1",
         "console_url": f"{settings.PORTAL_URL}/console/{tenant.slug}/" if membership and membership.may_administer else "",
     }
     return render(request, "tenant/home.html", context)

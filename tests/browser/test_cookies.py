@@ -16,8 +16,10 @@ DAY = 24 * 3600
 
 def test_each_cookie_has_its_host_and_no_script_reads_any(site: Site, window: OpenWindow) -> None:
     dave = window("dave", at="acme")
-    dave.page.get_by_text("Dark", exact=True).click()
+    with dave.page.expect_response("**/_portal/theme"):
+        dave.page.get_by_text("Dark", exact=True).click()
     dave.page.reload()
+    expect(dave.page.get_by_role("radio", name="Dark")).to_be_checked()
     login, acme, parent = f"login.{site.domain}", f"acme.{site.domain}", f".acme.{site.domain}"
     held = dave.cookies()
     assert set(held) == {

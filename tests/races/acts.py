@@ -184,7 +184,7 @@ def _served(answer: Answer, *statuses: int) -> bool:
     return False
 
 
-def read(host: str, key: str, most: int = 8) -> Act:
+def read(host: str, key: str, most: int = 5) -> Act:
     """Look who is signed in, and a page, in turn."""
     from django.conf import settings
 
@@ -193,11 +193,11 @@ def read(host: str, key: str, most: int = 8) -> Act:
     return lambda: _tries(lambda: (_served(ask(host, next(paths), {_cookie_at(host): key}), 200), ""), most)
 
 
-def write(host: str, key: str, most: int = 8) -> Act:
+def write(host: str, key: str, most: int = 5) -> Act:
     return lambda: _tries(lambda: (_served(ask(host, "/races/write", {_cookie_at(host): key}), 200), ""), most)
 
 
-def rotate(host: str, key: str, most: int = 8) -> Act:
+def rotate(host: str, key: str, most: int = 5) -> Act:
     """A new key without grace, again and again, each time with the key that came last."""
     held = [key]
 
@@ -211,7 +211,7 @@ def rotate(host: str, key: str, most: int = 8) -> Act:
     return lambda: _tries(once, most)
 
 
-def step_up(key: str, most: int = 4, password: str = PASSWORD) -> Act:
+def step_up(key: str, most: int = 3, password: str = PASSWORD) -> Act:
     """The password again, at the portal: proves anew and rotates the key."""
     from django.conf import settings
 
@@ -242,7 +242,7 @@ def _finish(host: str, ticket: str, state: str, browser: str, key: str = "") -> 
     return answer.status == 302, answer.cookies.get(settings.TENANT_COOKIE_NAME, "")
 
 
-def walk(slug: str, key: str, most: int = 3, current: str = "", browser: str = "") -> Act:
+def walk(slug: str, key: str, most: int = 2, current: str = "", browser: str = "") -> Act:
     """The whole hand-off with this portal key: enter, finish; in a browser that may hold a branch there already."""
     from django.conf import settings
 

@@ -44,6 +44,7 @@ class Crew:
     def __init__(self, database_url: str, *, processes: int = 4, threads: int = 1, **environment: str) -> None:
         context = multiprocessing.get_context("spawn")
         self.size = processes * threads
+        self._on_sqlite = database_url.startswith("sqlite")
         self._barriers: dict[int, Barrier] = {n: context.Barrier(n) for n in range(1, self.size + 1)}
         self._pipes: list[Connection] = []
         self._processes = []
@@ -59,8 +60,8 @@ class Crew:
             assert self._answer(pipe) == "ready"
 
     def run_in_pairs(self, rounds: Sequence[tuple[Task, Task]]) -> list[list[Outcome]]:
-        """Rounds of two, as many at a time as there are processes for: more of them, and more confusion."""
-        abreast = max(len(self._pipes) // 2, 1)
+        """Rounds of two, as many at a time as there are processes for; on SQLite, where they would queue, one."""
+        abreast = 1 if self._on_sqlite else max(len(self._pipes) // 2, 1)
         idle = (Task("nothing"), Task("nothing"))
         groups = [[*rounds[at : at + abreast], *[idle] * abreast][:abreast] for at in range(0, len(rounds), abreast)]
         outcomes = self.run([[task for pair in group for task in pair] for group in groups])

@@ -62,7 +62,7 @@ def ticket_against_end(crew: Crew, stage: Stage, *, rounds: int, seed: int, firs
             tasks = []
             for (number, slot), grown, one in zip(heat, trees, waiting, strict=True):
                 chance = chance_of(seed, number)
-                end = Task("end", {"ids": [str(grown.root.pk)]}, _ms(chance, chance.choice([5, 10, 40])))
+                end = Task("end", {"ids": [str(grown.root.pk)]}, _ms(chance, chance.choice([5, 10, 30])))
                 tasks.append((end, Task("finish", {"host": slot.a.hostname, "tickets": [one]}, _ms(chance, 4))))
             for (number, slot), grown, outcomes in zip(heat, trees, crew.run_in_pairs(tasks), strict=True):
                 if report.broke(number, outcomes):
@@ -143,7 +143,7 @@ def _plan(number: int, slot: Slot, seed: int) -> Scene:
         tree=grown,
         other=other,
         doomed=doomed,
-        ending=Task(act, ending, _ms(chance, chance.choice([4, 8, 30]))),
+        ending=Task(act, ending, _ms(chance, chance.choice([4, 8, 16]))),
         attacking=Task(attack, args, _ms(chance, 1)),
     )
 

@@ -21,8 +21,11 @@ class Command(BaseCommand):
         user = User.objects.named(options["username"])
         if user is None:
             raise CommandError(f"There is no “{options['username']}”. See: manage.py user list")
-        password = getpass.getpass("New password: ")
-        if password != getpass.getpass("Again: "):
+        try:
+            password, again = getpass.getpass("New password: "), getpass.getpass("Again: ")
+        except EOFError:
+            raise CommandError(f"No terminal to type it in. Use a one-time link: manage.py user link {user.username}") from None
+        if password != again:
             raise CommandError("The two differ. Nothing was changed.")
         try:
             validate_password(password, user)

@@ -52,6 +52,7 @@ class Command(BaseCommand):
             self.stdout.write("Seeded." if seeded else "Nothing seeded: the database is not empty.")
             return
         call_command("collectstatic", interactive=False, verbosity=0)
+        (settings.VAR / "port").write_text(str(settings.PORT))  # for commands in another window
         self._tell(seeded)
         self._serve()
 

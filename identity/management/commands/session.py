@@ -10,6 +10,7 @@ from django.core.management import CommandError, CommandParser
 from django.db import transaction
 
 from identity import sessions
+from identity.devices import device
 from identity.management.output import Answer, VerbCommand, at_most, change, count, note, person_named, table, tenant_named
 from identity.models import Session, SessionQuerySet, User
 from tenants.models import Tenant
@@ -55,7 +56,7 @@ class Command(VerbCommand):
     @staticmethod
     def _lines(rows: list[Session], *, ended: bool) -> list[str]:
         header = ["ID", "PERSON", "PLACE", "DEVICE", "ADDRESS", "SIGNED IN (UTC)"]
-        first = [[row.pk, row.user.username, where(row), row.user_agent, row.ip, row.created_at] for row in rows]
+        first = [[row.pk, row.user.username, where(row), device(row.user_agent).label, row.ip, row.created_at] for row in rows]
         if ended:
             header += ["ENDED", "BY", "WHY"]
             rest = [[row.ended_at, row.ended_by.username if row.ended_by else "", why(row)] for row in rows]

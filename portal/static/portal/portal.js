@@ -42,6 +42,21 @@
     document.addEventListener("visibilitychange", ask);
   }
 
+  // ── htmx notes the address of the page in the browser, for a cache that is switched off. Nothing of ours stays there. ──
+
+  function forget() {
+    try {
+      sessionStorage.removeItem("htmx-current-path-for-history");
+    } catch {
+      // A browser that allows no storage has kept nothing.
+    }
+  }
+
+  forget();
+  for (const name of ["htmx:pushedIntoHistory", "htmx:replacedInHistory", "htmx:historyRestore"]) {
+    document.addEventListener(name, forget);
+  }
+
   // ── Passwords can be shown, and are hidden again before they are sent. ──
 
   function show(button, shown) {
