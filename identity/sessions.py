@@ -454,6 +454,10 @@ def change_password(user: User, raw: str, *, by: User | None, request: HttpReque
         portals = {row.pk for row in rows}  # all of them at once and in id order, the spared one too
         if spare and spare.pk not in portals:
             raise StaleProof
+        # And all that is written below, in the order of every other end, the spared branches among the ended ones.
+        list(Membership.objects.filter(user=user).select_for_update(no_key=True).order_by("tenant", "pk").values_list("pk"))
+        branches = Session.objects.filter(user=user, tenant__isnull=False, ended_at=None)
+        list(branches.select_for_update(no_key=True).order_by("pk").values_list("pk"))
         user.set_password(raw)
         user.epoch = secrets.token_hex(8)
         user.valid_from = clock.now()

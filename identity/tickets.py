@@ -115,9 +115,10 @@ def issue(portal: Session, tenant: Tenant, state: State) -> str:
 class Refused(Exception):
     """A ticket that opens nothing; the text names the reason for the event, the page says the same for all."""
 
-    def __init__(self, reason: str, verdict: sessions.Verdict | None = None) -> None:
+    def __init__(self, reason: str, verdict: sessions.Verdict | None = None, *, opened: bool = False) -> None:
         super().__init__(reason)
         self.verdict = verdict
+        self.opened = opened  # this browser holds the branch that the same ticket opened: nothing was lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ def redeem(
             )
             ticket = match.first()
             if ticket is None:
-                raise Refused("the ticket is unknown, used or late")
+                raise Refused("the ticket is unknown, used or late", opened=_has_opened(text, state, held))
             sessions.lock_portal(ticket.portal_id)  # before the ticket, as an end does
             if not match.filter(pk=ticket.pk).update(used_at=now):
                 raise Refused("the ticket is unknown, used or late")
@@ -161,6 +162,11 @@ def redeem(
         if browser.digest in old.browsers:
             _replace(old, branch, request)
     return Redeemed(branch, key)
+
+
+def _has_opened(text: str, state: State, held: dict[str, Session]) -> bool:
+    trees = {branch.parent_id for branch in held.values()}
+    return Ticket.objects.filter(digest=sessions.digest(text), state_digest=state.digest, portal__in=trees).exists()
 
 
 def _replace(old: Session, new: Session, request: HttpRequest) -> None:

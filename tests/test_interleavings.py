@@ -132,7 +132,7 @@ def _hand_off(root: Session, place: Tenant, browser: Visitor | None = None) -> C
     def redeem() -> str:
         answer = browser.get(tenant_url(place.slug, f"/_portal/finish?{query}"), follow=False)
         assert answer.status_code in {302, 403}, answer.status_code
-        return browser.key(place.hostname) if answer.status_code == 302 else ""
+        return browser.key(place.hostname) if settings.TENANT_COOKIE_NAME in answer.cookies else ""
 
     return redeem
 

@@ -83,7 +83,7 @@ def finish(request: SessionRequest) -> HttpResponse:
             request.GET.get("ticket", ""), state, browser, tenant, request.host, held=request.held_branches, request=request
         )
     except tickets.Refused as refused:
-        if request.session.row is not None:  # the link was used, and this browser is in: nothing was lost
+        if refused.opened and request.session.row is not None:  # reloaded, or gone back to
             events.record("hand_off_refused", request=request, tenant=tenant, subject=request.session.row.user, reason=str(refused))
             return redirect(_back_to(request, state.next if state else ""))
         return _refuse(request, str(refused), state.next if state else "")
