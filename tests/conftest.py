@@ -24,7 +24,7 @@ def missing(text: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None, tmp_path_factory: pytest.TempPathFactory) -> None:
     database = django_settings.DATABASES["default"]
     if "sqlite" in database["ENGINE"]:  # a file and WAL, as in the product, not Django's memory
         database["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
