@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
@@ -68,8 +69,10 @@ def test_a_password_is_not_changed_from_a_session_that_ended_meanwhile(cast: dic
 
 @pytest.mark.parametrize("charset", ["hex", "rot13", "base64", "idna", "undefined", "utf-16", "nonsense"])
 def test_a_foreign_charset_is_no_500(cast: dict[str, User], charset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = dict(os.environ)
     from portal.wsgi import application
 
+    os.environ.update(kept)  # it takes the keys out of the environment, which other tests hand to their servers
     monkeypatch.setattr("django.core.signals.request_started.send", lambda *args, **kwargs: [])
     monkeypatch.setattr("django.core.signals.request_finished.send", lambda *args, **kwargs: [])  # the test's connection stays
     for path, kind in (("/login/", "text/plain"), ("/healthz", "text/plain"), ("/login/", "multipart/form-data; boundary=x")):
@@ -202,7 +205,6 @@ def test_an_odd_socket_peer_is_no_500(cast: dict[str, User], visitor: Open) -> N
 
 @pytest.mark.parametrize("given", ["127.0.0.1,nginx", "10.0.0.0/99"])
 def test_a_trusted_proxy_that_is_no_address_is_refused_at_the_start(given: str) -> None:
-    import os
     import subprocess
     import sys
 
