@@ -455,7 +455,7 @@ def change_password(user: User, raw: str, *, by: User | None, request: HttpReque
         if spare and spare.pk not in portals:
             raise StaleProof
         # And all that is written below, in the order of every other end, the spared branches among the ended ones.
-        list(Membership.objects.filter(user=user).select_for_update(no_key=True).order_by("tenant", "pk").values_list("pk"))
+        list(Membership.objects.filter(user=user).select_for_update(no_key=True).order_by("tenant_id", "pk").values_list("pk"))
         branches = Session.objects.filter(user=user, tenant__isnull=False, ended_at=None)
         list(branches.select_for_update(no_key=True).order_by("pk").values_list("pk"))
         user.set_password(raw)

@@ -208,6 +208,18 @@ def test_a_change_of_password_and_a_lapse_of_branches_do_not_wait_for_each_other
     assert _alive(spare)
 
 
+def test_a_change_of_password_and_a_block_do_not_wait_for_each_other(acme: Tenant, at_once: Threads) -> None:
+    """`manage.py member block` holds the tenant, then the membership: a change of password holds no tenant."""
+    root, _key = _tree("dave", acme)
+    dave = User.objects.get(username="dave")
+    with transaction.atomic():
+        Tenant.objects.select_for_update(no_key=True).get(pk=acme.pk)
+        change = at_once.start(lambda: sessions.change_password(dave, NEW_PASSWORD, by=dave, request=None))
+        sessions.end_here(root.user, acme, by=None, reason=Reason.BLOCKED)
+    change.result(20)
+    assert _unended(user=dave) == 0
+
+
 def test_no_branch_slips_past_the_end_of_a_tenant(acme: Tenant, at_once: Threads) -> None:
     root, _key = _tree("dave")
     redeem = _hand_off(root, acme)

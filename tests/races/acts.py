@@ -332,7 +332,7 @@ def change_password(user: int, spare: str = "", raw: str = "the new password of 
 
 
 def block(user: int, tenant: int) -> Act:
-    """Block a membership and end the person's branches there, as one."""
+    """What `manage.py member block` does: hold the tenant, block the membership, end the person's branches there, as one."""
     from django.db import transaction
     from django.utils import timezone
 
@@ -344,6 +344,7 @@ def block(user: int, tenant: int) -> Act:
 
     def act() -> int:
         with transaction.atomic():
+            Tenant.objects.select_for_update(no_key=True).get(pk=place.pk)
             Membership.objects.filter(tenant=place, user=person).update(blocked_at=timezone.now())
             return len(sessions.end_here(person, place, by=None, reason=Session.Reason.BLOCKED))
 
