@@ -435,7 +435,9 @@ def end_tenant(tenant: Tenant, *, by: User | None, reason: Session.Reason, note:
         locked.save(update_fields=["valid_from"])
     total = 0
     while True:
-        ids = list(Session.objects.filter(tenant=tenant, ended_at=None).order_by("pk").values_list("pk", flat=True)[:BATCH])
+        # Whoever proves himself anew meanwhile is not meant.
+        meant = Session.objects.filter(tenant=tenant, ended_at=None, authenticated_at__lt=tenant.valid_from)
+        ids = list(meant.order_by("pk").values_list("pk", flat=True)[:BATCH])
         if not ids:
             return total
         total += len(end(Session.objects.filter(pk__in=ids), by=by, reason=reason, note=note, request=request))
@@ -447,8 +449,10 @@ def change_password(user: User, raw: str, *, by: User | None, request: HttpReque
     user: as it was when the change was proven. Raises StaleProof if its password changed since, if it was deactivated, or if
     `spare` ended: who came first wins. The spared tree carries the moment of the change as its proof. ASVS 7.4.3.
     """
+    proven_with = user.epoch
+    user.set_password(raw)  # hashed before the transaction: SQLite's other writers need not wait for it
     with transaction.atomic():
-        if not User.objects.select_for_update(no_key=True).filter(pk=user.pk, epoch=user.epoch, is_active=True):
+        if not User.objects.select_for_update(no_key=True).filter(pk=user.pk, epoch=proven_with, is_active=True):
             raise StaleProof
         rows = Session.objects.filter(user=user, tenant=None, ended_at=None).select_for_update(no_key=True).order_by("pk")
         portals = {row.pk for row in rows}  # all of them at once and in id order, the spared one too
@@ -458,7 +462,6 @@ def change_password(user: User, raw: str, *, by: User | None, request: HttpReque
         list(Membership.objects.filter(user=user).select_for_update(no_key=True).order_by("tenant_id", "pk").values_list("pk"))
         branches = Session.objects.filter(user=user, tenant__isnull=False, ended_at=None)
         list(branches.select_for_update(no_key=True).order_by("pk").values_list("pk"))
-        user.set_password(raw)
         user.epoch = secrets.token_hex(8)
         user.valid_from = clock.now()
         user.save(update_fields=["password", "epoch", "valid_from"])
