@@ -4,13 +4,13 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-# Options for pytest, as in: make test ARGS="-x -k handoff"
+# Options for pytest, as in: make test ARGS="-x -k handoff"; or for make asvs
 ARGS ?=
 
 # Everything that a shell runs.
 SCRIPTS := .ci/run deploy/gatehouse deploy/backup.sh
 
-.PHONY: help run test check lint types django bench races shots lock clean
+.PHONY: help run test check lint types django asvs bench races shots lock clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -18,6 +18,7 @@ help:
 	@echo "make run     the demo, at http://login.portal.localhost:8000 (PORT=… for another port)"
 	@echo "make test    the tests; skips what this machine has no package for, and says so"
 	@echo "make check   all that must be green before a commit: lint, types, django, test"
+	@echo "make asvs    which requirements of the OWASP ASVS have a test that proves them (ARGS=--open: which not; ARGS=--tests: by which)"
 	@echo "make bench   how fast it is; make races: the long races; make shots: the pictures of the README"
 	@echo "make lock    write requirements.txt and requirements-dev.txt anew (UPGRADE=1: with newer versions)"
 	@echo "make clean   remove what is made: .venv, caches (the demo's data in var/ stays)"
@@ -49,6 +50,9 @@ django: $(VENV)/.dev
 		SECRET_KEY="$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(50))')" \
 		ENCRYPTION_KEYS="$$($(PY) -c 'import base64, secrets; print(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())')" \
 		$(PY) manage.py check --deploy --fail-level WARNING
+
+asvs: $(VENV)/.dev
+	@$(PY) -m tests.asvs $(ARGS)
 
 bench: $(VENV)/.dev
 	@$(PY) -m tests.bench

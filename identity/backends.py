@@ -1,36 +1,40 @@
 """Checking a password. Everything that does so passes through `prove`."""
 
-import hashlib
+import secrets
+from functools import cache
 from typing import Any
 
-from axes.utils import reset
 from django.contrib.auth import authenticate
 from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.hashers import check_password, make_password
 from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
-from identity.models import User, fold
+from identity.ledger import Attempt
+from identity.models import User
 
 LONGEST_PASSWORD = 4096  # characters; longer ones are refused before anything is hashed (ASVS 6.2.9)
 
 
 class NameOrMail(ModelBackend):
-    """Sign-in by user name or verified e-mail. Unknown and inactive people cost as much as known ones."""
+    """Sign-in by user name or verified e-mail, under what axes's handler has reserved. Unknown people cost as much as known ones."""
 
     @sensitive_variables("password")
     def authenticate(
         self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **kwargs: Any
     ) -> User | None:
-        if not username or password is None or len(password) > LONGEST_PASSWORD:
+        attempt: Attempt | None = getattr(request, "attempt", None)
+        if attempt is None or password is None:  # nothing reserved, nothing checked
             return None
-        if request is not None:
-            request.cost_a_hash = True  # type: ignore[attr-defined]
-        user = User.objects.named(username)
-        if user is None or not user.has_usable_password():
-            User().set_password(password)
-            return None
-        if user.check_password(password) and self.user_can_authenticate(user):
-            return user
+        with attempt.flight():
+            person = attempt.subject if attempt.subject and attempt.subject.has_usable_password() else None
+            if person is None:
+                spend_a_check(password)
+            right = person is not None and person.check_password(password) and self.user_can_authenticate(person)
+        if right:
+            attempt.right()
+            return person
+        attempt.wrong()
         return None
 
     def get_user(self, user_id: int) -> User | None:
@@ -39,35 +43,34 @@ class NameOrMail(ModelBackend):
 
 
 @sensitive_variables("password")
-def prove(request: HttpRequest, username: str, password: str) -> User | None:
-    """The person, if the password is right and the limit is not reached; the same None for every other case.
+def prove(request: HttpRequest, username: str, password: str, *, what: str = "sign_in") -> User | None:
+    """The person, if the password is right and the ledger lets it be checked; the same None, after the same work, for every other case.
 
-    axes gets a request without fields, since it stores what it gets. An attempt that the limit refused costs one hash as
-    well, so that a locked account does not answer faster than an open one.
+    what: the path, as the event of a failure names it. Raises ledger.AddressFull. axes gets a request without fields, so that
+    there is nothing it could keep.
     """
+    if len(password) > LONGEST_PASSWORD:
+        return None
     asked = HttpRequest()
     asked.method, asked.path, asked.path_info, asked.META = "POST", request.path, request.path_info, request.META
+    asked.COOKIES, asked.id, asked.what = request.COOKIES, getattr(request, "id", ""), what  # type: ignore[attr-defined]
     user = authenticate(asked, username=username, password=password)
-    if user is None and not getattr(asked, "cost_a_hash", False) and len(password) <= LONGEST_PASSWORD:
-        User().set_password(password)
+    attempt: Attempt = asked.attempt  # type: ignore[attr-defined]
+    if attempt.refused:
+        spend_a_check(password)
+        attempt.note_refused()
     assert user is None or isinstance(user, User)
     return user
 
 
-def release(user: User) -> None:
-    """Forget a person's failed attempts: somebody has just proven by a one-time link what the attempts could not."""
-    reset(username=_bucket(f"user:{user.pk}"))
+@cache
+def _nobody() -> str:
+    return make_password(secrets.token_urlsafe(16))
 
 
-def _bucket(of: str) -> str:
-    return hashlib.sha256(of.encode()).hexdigest()[:32]
-
-
-def bucket_name(request: HttpRequest, credentials: dict[str, Any] | None = None) -> str:
-    """What axes counts by: the person, however the name is spelled, as a digest (people type passwords into name fields)."""
-    typed = str((credentials or {}).get("username") or "")
-    user = User.objects.named(typed)
-    return _bucket(f"user:{user.pk}" if user else f"name:{fold(typed)}")
+def spend_a_check(password: str) -> None:
+    """Do the work of one check, against a password that nobody has."""
+    check_password(password, _nobody())
 
 
 def client_address(request: HttpRequest) -> str:

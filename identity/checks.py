@@ -25,4 +25,6 @@ def keys(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
                 id="gatehouse.E008",
             )
         )
+    if settings.AXES_HANDLER != "identity.ledger.Handler":
+        problems.append(Error("Without the ledger nobody counts wrong passwords: AXES_HANDLER stays as it is.", id="gatehouse.E009"))
     return problems

@@ -6,6 +6,7 @@ The first key encrypts, every key decrypts, `manage.py rekey` moves old cipherte
 import base64
 import binascii
 import hashlib
+import hmac
 import os
 from functools import cache
 
@@ -19,8 +20,13 @@ class Undecipherable(Exception):
     """The text was not made by us, not for this place, or under a key that is gone."""
 
 
+def digest(secret: str) -> str:
+    """What is stored in place of a random secret. Plain SHA-256 is enough: 256 random bits cannot be guessed."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
 @cache
-def _ring(keys: tuple[str, ...]) -> dict[str, AESGCM]:
+def _ring(keys: tuple[str, ...]) -> dict[str, bytes]:
     ring = {}
     for text in keys:
         try:
@@ -32,19 +38,32 @@ def _ring(keys: tuple[str, ...]) -> dict[str, AESGCM]:
                 "ENCRYPTION_KEYS holds keys of 32 bytes in URL-safe base64, separated by commas. Make one with: "
                 "python3 -c 'import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())'"
             )
-        ring[hashlib.sha256(key).hexdigest()[:8]] = AESGCM(key)
+        ring[hashlib.sha256(key).hexdigest()[:8]] = key
     if not ring:
         raise ImproperlyConfigured("ENCRYPTION_KEYS is empty.")
     return ring
 
 
-def _keys() -> dict[str, AESGCM]:
+def _keys() -> dict[str, bytes]:
     return _ring(tuple(settings.ENCRYPTION_KEYS))
 
 
 def current_key_id() -> str:
     """Eight hex digits: the id of the key that encrypts."""
     return next(iter(_keys()))
+
+
+def key_ids() -> list[str]:
+    """The ids of all keys that there are, the one that encrypts first."""
+    return list(_keys())
+
+
+def mac_key(key_id: str, purpose: str) -> bytes:
+    """32 bytes for one purpose, derived from the named key. Raises Undecipherable if that key is gone."""
+    key = _keys().get(key_id)
+    if key is None:
+        raise Undecipherable(f"key {key_id} is not in ENCRYPTION_KEYS")
+    return hmac.digest(key, f"gatehouse {purpose}".encode(), "sha256")
 
 
 def encrypt(plain: str, purpose: str) -> str:
@@ -54,7 +73,7 @@ def encrypt(plain: str, purpose: str) -> str:
     """
     key_id, key = next(iter(_keys().items()))
     nonce = os.urandom(12)
-    sealed = key.encrypt(nonce, plain.encode(), purpose.encode())
+    sealed = AESGCM(key).encrypt(nonce, plain.encode(), purpose.encode())
     return f"{key_id}.{base64.urlsafe_b64encode(nonce + sealed).decode()}"
 
 
@@ -66,6 +85,6 @@ def decrypt(text: str, purpose: str) -> str:
         raise Undecipherable("under a key that is not in ENCRYPTION_KEYS")
     try:
         raw = base64.urlsafe_b64decode(rest)
-        return key.decrypt(raw[:12], raw[12:], purpose.encode()).decode()
+        return AESGCM(key).decrypt(raw[:12], raw[12:], purpose.encode()).decode()
     except (InvalidTag, binascii.Error, ValueError):
         raise Undecipherable("damaged, or made for another place") from None

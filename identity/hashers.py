@@ -1,6 +1,14 @@
 """How passwords are kept."""
 
+import os
+import threading
+
+from argon2.low_level import Type, hash_secret_raw
 from django.contrib.auth.hashers import Argon2PasswordHasher
+
+SMALLEST = 8  # KiB; Argon2 takes no less for one lane
+# More hashes at once than processors only make each slower and take memory. Real and pretended checks queue in one line.
+_slots = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 
 class Argon2id(Argon2PasswordHasher):
@@ -13,3 +21,35 @@ class Argon2id(Argon2PasswordHasher):
     time_cost = 2
     memory_cost = 19 * 1024
     parallelism = 1
+
+    def encode(self, password: str, salt: str) -> str:
+        with _slots:
+            text: str = super().encode(password, salt)
+        return text
+
+    def verify(self, password: str, encoded: str) -> bool:
+        with _slots:
+            right = bool(super().verify(password, encoded))
+            if not right:
+                self._do_the_rest(password, encoded)
+        return right
+
+    def harden_runtime(self, password: str, encoded: str) -> None:
+        """Done by `verify`: to queue a second time would tell what this is there to hide."""
+
+    def _do_the_rest(self, password: str, encoded: str) -> None:
+        """Make a wrong password cost as much against an older, cheaper hash as against one of today (ASVS 6.3.8).
+
+        Else the time of a refusal would tell that a name exists and has not signed in since the parameters grew. Argon2's time
+        goes with passes x memory, and memory that is touched for the first time costs a little more. What is missing is done at
+        once, in one pass. An older hash that is dearer stays slower until its owner signs in: nothing can be taken back from it.
+        """
+        old = self.decode(encoded)["params"]
+        missing = int((_cost(self.time_cost, self.memory_cost) - _cost(old.time_cost, old.memory_cost)) / _cost(1, 1))
+        if missing > SMALLEST:
+            hash_secret_raw(password.encode(), b"0" * 16, time_cost=1, memory_cost=missing, parallelism=1, hash_len=32, type=Type.ID)
+
+
+def _cost(passes: int, memory: int) -> float:
+    """What a hash costs, in passes over one KiB. The fraction is measured: fresh pages cost 7 % of a pass over them."""
+    return (passes + 0.07) * memory

@@ -1,12 +1,16 @@
-"""One-time links that an operator hands to a person: random, stored as a digest, good once, for a limited time. ASVS 6.4.1."""
+"""One-time links that an operator hands to a person: random, stored as a digest, good once, for a limited time. ASVS 6.4.1.
+
+Every look at a token passes the ledger, once a request: `seen` reserves, looks and settles; `take` uses up what was seen.
+"""
 
 import secrets
 from datetime import timedelta
 
 from django.conf import settings
 from django.db.models import F, Q
+from django.http import HttpRequest
 
-from identity import clock, sessions
+from identity import clock, crypto, flight, ledger
 from identity.models import Link, User
 from tenants import policy
 
@@ -16,7 +20,7 @@ def make(purpose: Link.Purpose, user: User | None = None) -> str:
     token = secrets.token_urlsafe(32)
     good_for: timedelta = policy.OPERATOR_LINK if purpose == Link.Purpose.OPERATOR else policy.LINK
     Link.objects.create(
-        digest=sessions.digest(token), purpose=purpose, user=user, epoch=user.epoch if user else "", expires_at=clock.now() + good_for
+        digest=crypto.digest(token), purpose=purpose, user=user, epoch=user.epoch if user else "", expires_at=clock.now() + good_for
     )
     path = "signup" if purpose == Link.Purpose.OPERATOR else "password/reset"
     return f"{settings.PORTAL_URL}/{path}/{token}/"
@@ -24,20 +28,39 @@ def make(purpose: Link.Purpose, user: User | None = None) -> str:
 
 def _good(token: str, purpose: Link.Purpose) -> "Q":
     unchanged = Q(user=None) | Q(user__epoch=F("epoch"), user__is_active=True)
-    return unchanged & Q(digest=sessions.digest(token), purpose=purpose, used_at=None, expires_at__gt=clock.now())
+    return unchanged & Q(digest=crypto.digest(token), purpose=purpose, used_at=None, expires_at__gt=clock.now())
 
 
-def find(token: str, purpose: Link.Purpose) -> Link | None:
-    """The link behind a token while it is good; opening its page does not use it up (a mail scanner opens every link)."""
+def seen(request: HttpRequest, token: str, purpose: Link.Purpose) -> Link | None:
+    """The link behind a token while it is good; looking does not use it up (a mail scanner opens every link).
+
+    Raises ledger.AddressFull for an address that has guessed too often.
+    """
+    attempt = ledger.for_link(request)
+    if attempt.refused:
+        return None
+    with attempt.flight():
+        link = _link_behind(token, purpose)
+    if link is None:
+        attempt.wrong()
+        return None
+    attempt.right()
+    return link
+
+
+def _link_behind(token: str, purpose: Link.Purpose) -> Link | None:
+    flight.demand()
     return Link.objects.filter(_good(token, purpose)).select_related("user").first()
 
 
-def take(token: str, purpose: Link.Purpose) -> Link | None:
-    """Use a link up: one UPDATE, so that of parallel takers one gets it. Call it in the transaction of what it allows."""
-    link = find(token, purpose)
-    if link is None or not Link.objects.filter(pk=link.pk, used_at=None).update(used_at=clock.now()):
-        return None
-    return link
+def take(link: Link) -> bool:
+    """Use a link up that was seen in this request: one UPDATE with everything in its WHERE, so that of parallel takers one gets it.
+
+    Call it in the transaction of what it allows.
+    """
+    unchanged = Q(user=None) | Q(user__epoch=F("epoch"), user__is_active=True)
+    good = Link.objects.filter(unchanged, pk=link.pk, used_at=None, expires_at__gt=clock.now()).values("pk")
+    return bool(Link.objects.filter(pk__in=good, used_at=None).update(used_at=clock.now()))
 
 
 def void(user: User) -> None:

@@ -15,7 +15,7 @@ from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.utils.functional import SimpleLazyObject
 
-from identity import crypto, events, sessions
+from identity import crypto, events, known, sessions
 from identity.models import Session
 from identity.store import SessionStore
 from identity.tickets import Browser
@@ -66,7 +66,7 @@ class SessionMiddleware(DjangoSessionMiddleware):
         request.ended_session = SimpleLazyObject(lambda: sessions.ended(keys, request.tenant))  # type: ignore[assignment]
         rows = sessions.live(keys, request.tenant)
         if request.tenant:
-            by_digest = {sessions.digest(key): key for key in keys}
+            by_digest = {crypto.digest(key): key for key in keys}
             request.held_branches = {by_digest[row.key_digest]: row for row in rows if row.key_digest in by_digest}
             rows = own_branches(request, rows)
         if len(rows) > 1:
@@ -75,13 +75,14 @@ class SessionMiddleware(DjangoSessionMiddleware):
         if len(rows) != 1:
             return
         row = rows[0]
-        key = next((key for key in keys if sessions.digest(key) == row.key_digest), None)
+        key = next((key for key in keys if crypto.digest(key) == row.key_digest), None)
         in_grace = key is None
-        key = key or next(key for key in keys if sessions.digest(key) == row.previous_digest)
+        key = key or next(key for key in keys if crypto.digest(key) == row.previous_digest)
         store = SessionStore.of(row, key, in_grace=in_grace)
         if row.session_data and not _is_readable(store):
             return  # what cannot be decrypted counts as ended
         request.session = store
+        row.user.methods = tuple(row.methods)
         request._cached_user = row.user  # type: ignore[attr-defined]
         if request.path not in QUIET_PATHS and sessions.touch(row, request.tenant) and row.persistent:
             store.modified = True  # a remembered browser's cookie rolls on
@@ -103,6 +104,7 @@ class SessionMiddleware(DjangoSessionMiddleware):
         except SessionInterrupted:
             response = interrupted(request)
         self._stamp(request, response, store)
+        known.write(request, response)
         patch_vary_headers(response, ("Cookie",))
         return response
 

@@ -13,7 +13,9 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext_lazy as _
+from django_otp.models import Device
 
+from identity import flight
 from tenants.models import BEGINNING, Membership, Tenant, _plain
 
 
@@ -42,7 +44,7 @@ class People(UserManager["User"]):
         return self.filter(name_key=key).first()
 
 
-class User(AbstractUser):
+class User(AbstractUser):  # type: ignore[django-manager-missing]  # django-otp comes without types
     """One account for the whole platform."""
 
     username = models.CharField(
@@ -69,6 +71,7 @@ class User(AbstractUser):
     REQUIRED_FIELDS: ClassVar[list[str]] = ["email"]
 
     memberships: "models.Manager[Membership]"
+    methods: tuple[str, ...] = ()  # how the session was proven that this request came with
 
     class Meta(AbstractUser.Meta):
         ordering = ["id"]
@@ -95,7 +98,8 @@ class User(AbstractUser):
         self.search_text = fold(f"{self.username} {self.first_name} {self.last_name} {self.email}")
 
     def check_password(self, raw_password: str | None) -> bool:
-        """Django's check; a rehash under newer parameters is no new password and ends no session."""
+        """Django's check, under a reservation of the ledger. A rehash under newer parameters is no new password: it ends no session."""
+        flight.demand()
 
         def rehash(raw: str) -> None:
             # Only in place of the hash that was checked: a new password set meanwhile stays.
@@ -116,6 +120,10 @@ class User(AbstractUser):
         name = self.get_full_name()
         return f"{name} ({self.username})" if name else self.username
 
+    def is_verified(self) -> bool:
+        """django-otp's question, answered from the session: was a second factor typed, be it a recovery code?"""
+        return not TYPED_FACTORS.isdisjoint(self.methods)
+
     @property
     def display_name(self) -> str:
         return self.get_full_name() or self.username
@@ -123,6 +131,11 @@ class User(AbstractUser):
     @property
     def initials(self) -> str:
         return (self.first_name[:1] + self.last_name[:1] or self.username[:2]).upper()
+
+
+# How a session was proven. "pwd" and "otp" are RFC 8176's; it has no word for the other two.
+PASSWORD, CODE, RECOVERY, TRUSTED = "pwd", "otp", "recovery", "trusted"
+TYPED_FACTORS = frozenset({CODE, RECOVERY})
 
 
 class SessionQuerySet(models.QuerySet["Session"]):
@@ -162,6 +175,8 @@ class Session(models.Model):
         BY_ADMIN = "by_admin", _("Ended by an admin")
         BY_OPERATOR = "by_operator", _("Ended by an operator")
         PASSWORD = "password", _("The password was changed")
+        FACTORS = "factors", _("The second factor was changed")
+        POLICY = "policy", _("A second factor is asked for now")
         DEACTIVATED = "deactivated", _("The account was deactivated")
         BLOCKED = "blocked", _("Blocked at this tenant")
         REMOVED = "removed", _("No longer a member")
@@ -199,6 +214,7 @@ class Session(models.Model):
     objects = SessionQuerySet.as_manager()
 
     branches: "models.Manager[Session]"
+    in_grace = False  # opened with the key from before a step-up: it may go on, but has none of the new rights
 
     class Meta:
         constraints = [
@@ -221,6 +237,11 @@ class Session(models.Model):
     @property
     def is_branch(self) -> bool:
         return self.tenant_id is not None
+
+    @property
+    def has_factor(self) -> bool:
+        """Was it proven with a second factor that was typed?"""
+        return not TYPED_FACTORS.isdisjoint(self.methods)
 
 
 class Ticket(models.Model):
@@ -256,24 +277,137 @@ class Link(models.Model):
         return f"link {self.pk} to {self.get_purpose_display()}"
 
 
+class KnownDevice(models.Model):
+    """A browser in which a person has signed in completely: known to the ledger, and perhaps trusted in place of a code."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="known_devices")
+    digest = models.CharField(max_length=64, unique=True)  # SHA-256 of the secret in the device cookie
+    trusted_until = models.DateTimeField(null=True)
+    created_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField()  # the last complete sign-in
+    revoked_at = models.DateTimeField(null=True)
+    ip = models.GenericIPAddressField(null=True)
+    user_agent = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["user", "-last_seen_at"], name="devices_of_user")]
+
+    def __str__(self) -> str:
+        return f"a browser of {self.user}"
+
+
+class Bucket(models.Model):
+    """What the ledger counts by: wrong answers, and answers that are being checked right now. Never a secret, nor what was typed."""
+
+    class Kind(models.TextChoices):
+        PERSON = "person", _("from browsers that are not known")
+        DEVICE = "device", _("from one known browser")
+        FACTOR = "factor", _("of the second factor")
+        ADDRESS = "address", _("from one address")
+
+    key = models.CharField(max_length=64, unique=True)  # a keyed digest of what it counts
+    kind = models.CharField(max_length=8, choices=Kind.choices)
+    user = models.ForeignKey(User, null=True, on_delete=models.CASCADE, related_name="buckets")  # null: an address, an unknown name
+    device = models.ForeignKey(KnownDevice, null=True, on_delete=models.CASCADE, related_name="+")
+    network = models.CharField(max_length=43, blank=True)  # of an address bucket: the address, or the /64
+    failed = models.PositiveSmallIntegerField(default=0)
+    flying = models.PositiveSmallIntegerField(default=0)
+    refused = models.PositiveIntegerField(default=0)  # attempts that the present lock kept out
+    round = models.PositiveIntegerField(default=0)  # goes up when flights were given up: a late one settles nothing
+    locks = models.PositiveSmallIntegerField(default=0)  # in a row; each is twice as long
+    started_at = models.DateTimeField(null=True)  # of the first wrong answer that counts now
+    touched_at = models.DateTimeField()  # without an index: each attempt changes it
+    locked_at = models.DateTimeField(null=True)  # null: not locked
+    locked_until = models.DateTimeField(null=True)  # of the present lock, or of the last one
+    ip = models.GenericIPAddressField(null=True)  # where the last wrong answer came from
+
+    def __str__(self) -> str:
+        return f"attempts {self.get_kind_display()}"
+
+
+class TotpDevice(Device):  # type: ignore[misc]
+    """An authenticator app (RFC 6238: SHA-1, six digits, 30 seconds). The verbs are in `identity.factors`."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="authenticators")
+    secret = models.TextField()  # the seed, encrypted
+    last_step = models.BigIntegerField(default=-1)  # of the last accepted code: no code twice (RFC 6238 section 5.2)
+    created_at = models.DateTimeField()
+    last_used_at = models.DateTimeField(null=True)
+
+    objects: ClassVar[models.Manager["TotpDevice"]] = models.Manager()
+
+    class Meta:
+        ordering = ["created_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["user"], condition=models.Q(confirmed=False), name="one_enrolment"),
+        ]
+
+    def verify_token(self, token: str) -> bool:
+        """django-otp's hook. Must be called under a reservation of the ledger."""
+        from identity import factors
+
+        accepted: bool = factors.accepts(self, token)
+        return accepted
+
+
+class RecoveryCode(models.Model):
+    """One of ten codes that stand in for the authenticator, each once."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="recovery_codes")
+    encoded = models.CharField(max_length=200)  # Argon2id, one salt for the ten of a set, so that one hash finds the code
+    made_at = models.DateTimeField()
+    used_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"recovery code {self.pk}"
+
+
+class Seal(models.Model):
+    """What binds events together: the MACs of `count` events of one tenant, chained to the seal before. See `identity.seals`."""
+
+    tenant_ref = models.BigIntegerField(null=True)  # the tenant's id; null: the platform's own chain
+    n = models.PositiveBigIntegerField()
+    count = models.PositiveIntegerField()
+    head = models.CharField(max_length=80)
+    at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant_ref", "n"], name="one_seal"),
+            models.UniqueConstraint(fields=["n"], condition=models.Q(tenant_ref=None), name="one_platform_seal"),
+        ]
+
+    def __str__(self) -> str:
+        return f"seal {self.n}"
+
+
 class Event(models.Model):
-    """One line of the audit log. Never a secret."""
+    """One line of the audit log. Never a secret, and never changed: ids stay when what they name is deleted."""
 
     at = models.DateTimeField(db_index=True)
     kind = models.CharField(max_length=40)
-    tenant = models.ForeignKey(Tenant, null=True, on_delete=models.SET_NULL, related_name="+")
-    actor = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
-    subject = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    tenant = models.ForeignKey(Tenant, null=True, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
+    actor = models.ForeignKey(User, null=True, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
+    subject = models.ForeignKey(User, null=True, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
     session = models.UUIDField(null=True)
     ip = models.GenericIPAddressField(null=True)
     user_agent = models.CharField(max_length=300, blank=True)
     request_id = models.CharField(max_length=32, blank=True)
     data = models.JSONField(default=dict)
+    mac = models.CharField(max_length=80, default="")  # over everything above; `events.write` sets it
+    seal = models.ForeignKey(Seal, null=True, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="events")
 
     class Meta:
         indexes = [
             models.Index(fields=["tenant", "-id"], name="events_of_tenant"),
+            models.Index(fields=["id"], name="events_unsealed", condition=models.Q(seal=None)),
+            models.Index(fields=["seal"], name="events_of_seal", condition=models.Q(seal__isnull=False)),
             models.Index(fields=["subject", "-id"], name="events_of_subject"),
+            models.Index(fields=["actor", "-id"], name="events_of_actor"),
         ]
 
     def __str__(self) -> str:

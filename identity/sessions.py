@@ -2,11 +2,10 @@
 
 Who calls whom: the middleware asks `live` and `touch` for every request; the portal's sign-in view calls `sign_in`; a hand-off
 calls `lock_portal` and `open_branch` around its ticket, in one transaction; a step-up calls `prove_again`; everything that
-ends a session, anywhere, calls `end` (or `end_here`, `end_everywhere`, `end_tenant`, which call it). Lock order, everywhere:
-user, portal rows by id, tickets, tenant, memberships, branches by id.
+ends a session, anywhere, calls `end` (or `end_here`, `end_everywhere`, `end_others`, `end_tenant`, which call it). Lock order,
+everywhere: user, portal rows by id, tickets, tenant, memberships, branches by id. The ledger's buckets are held alone.
 """
 
-import hashlib
 import secrets
 import uuid
 from collections.abc import Iterable, Sequence
@@ -16,17 +15,15 @@ from enum import StrEnum
 from functools import cache
 from typing import Any
 
-from axes.models import AccessAttempt
-from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F, Q, Value
 from django.db.models.functions import Greatest, Now
 from django.http import HttpRequest
 
-from identity import clock, events
-from identity.models import Event, Link, Session, SessionQuerySet, Ticket, User
+from identity import clock, crypto, events, known, ledger, seals
+from identity.models import PASSWORD, TRUSTED, KnownDevice, Link, Session, SessionQuerySet, Ticket, TotpDevice, User
 from tenants import policy
-from tenants.models import Membership, Tenant
+from tenants.models import BEGINNING, Membership, Tenant
 
 Reason = Session.Reason
 # An end for one of these reasons closes the door silently; after any other, coming back takes a fresh proof.
@@ -39,11 +36,6 @@ def new_key() -> str:
     return secrets.token_urlsafe(32)
 
 
-def digest(secret: str) -> str:
-    """What is stored in place of a random secret. Plain SHA-256 is enough: 256 random bits cannot be guessed."""
-    return hashlib.sha256(secret.encode()).hexdigest()
-
-
 # --- live ---------------------------------------------------------------------------------------------------------
 
 
@@ -54,7 +46,7 @@ def live(keys: Sequence[str], tenant: Tenant | None) -> list[Session]:
     """
     if not keys:
         return []
-    digests = [digest(key) for key in keys]
+    digests = [crypto.digest(key) for key in keys]
     sql, marked = _question(connection.vendor, at_tenant=tenant is not None)
     values: dict[Any, Any] = {_TENANT: tenant.pk if tenant else None}
     # Fewer than four keys: the first stands for the missing ones.
@@ -86,7 +78,7 @@ def _question(vendor: str, *, at_tenant: bool) -> tuple[str, tuple[Any, ...]]:
 
 def ended(keys: Sequence[str], tenant: Tenant | None) -> Session | None:
     """The latest ended session behind these cookie values, so that a late cookie gets the page that says why."""
-    rows = Session.objects.filter(key_digest__in=[digest(key) for key in keys], tenant=tenant, ended_at__isnull=False)
+    rows = Session.objects.filter(key_digest__in=[crypto.digest(key) for key in keys], tenant=tenant, ended_at__isnull=False)
     return rows.select_related("user", "ended_by", "tenant").order_by("-ended_at").first()
 
 
@@ -129,6 +121,7 @@ def _touch(session: Session, now: datetime, idle: timedelta) -> None:
 class Verdict(StrEnum):
     OPEN = "open"
     PROVE = "prove"  # a step-up opens it
+    ENROL = "enrol"  # a second factor is asked for, and the person has none yet
     STRANGER = "stranger"  # no membership, or no such tenant: the caller shows the same for both
     BLOCKED = "blocked"
     SUSPENDED = "suspended"
@@ -161,8 +154,12 @@ def admission(portal: Session, slug: str, *, console: bool = False, lock: bool =
             return Admission(Verdict.BLOCKED, tenant, membership)
         if not tenant.is_active:
             return Admission(Verdict.SUSPENDED, tenant, membership)
-    proven = _proof_suffices(portal, tenant, membership)
-    return Admission(Verdict.OPEN if proven else Verdict.PROVE, tenant, membership)
+    if not _proof_suffices(portal, tenant, membership):
+        return Admission(Verdict.PROVE, tenant, membership)
+    if not _factor_suffices(portal, tenant, membership):
+        enrolled = TotpDevice.objects.filter(user_id=portal.user_id, confirmed=True).exists()
+        return Admission(Verdict.PROVE if enrolled else Verdict.ENROL, tenant, membership)
+    return Admission(Verdict.OPEN, tenant, membership)
 
 
 def _hold_tenant(slug: str) -> None:
@@ -177,13 +174,32 @@ def _proof_suffices(portal: Session, tenant: Tenant, membership: Membership | No
     return (
         portal.authenticated_at >= tenant.valid_from
         and portal.authenticated_at >= portal.user.valid_from
-        and portal.proved_at is not None  # the key from before a step-up has no proof
-        and (membership is None or portal.proved_at >= membership.prove_after)
+        and not portal.in_grace
+        # A trusted browser has typed no factor: good where nothing was ended since the membership began.
+        and (membership is None or (portal.proved_at or BEGINNING) >= membership.prove_after)
         and now - portal.authenticated_at < rules.absolute_limit(persistent=portal.persistent)
         # Ever since the proof, no pause of the tree was longer than the tenant's idle limit. Looking at last_seen_at would
         # not do: a look at another page of the portal first would make an idle tree look busy.
         and timedelta(seconds=portal.longest_pause) < rules.idle_limit(persistent=portal.persistent)
     )
+
+
+def _factor_suffices(portal: Session, tenant: Tenant, membership: Membership | None) -> bool:
+    """Operators always need a second factor, typed in this session; members where the tenant asks, once their grace is over."""
+    if portal.user.is_superuser:
+        return portal.has_factor
+    due = tenant.factor_due(membership)
+    return due is None or due > clock.now() or proves_factor(portal, tenant)
+
+
+def proves_factor(session: Session, tenant: Tenant) -> bool:
+    """Was this session proven with a second factor, as this tenant counts it?"""
+    return session.has_factor or (TRUSTED in session.methods and tenant.rules.trusted_browsers)
+
+
+def is_fresh(portal: Session) -> bool:
+    """Is the last proof with every due factor typed so young that no step-up is due? ASVS 7.5.1, 7.5.3."""
+    return portal.proved_at is not None and not portal.in_grace and clock.now() - portal.proved_at < policy.STEP_UP
 
 
 # --- open ---------------------------------------------------------------------------------------------------------
@@ -194,24 +210,32 @@ class StaleProof(Exception):
 
 
 def sign_in(
-    user: User, *, request: HttpRequest | None, methods: list[str], remember: bool, session_data: str = "", pk: uuid.UUID | None = None
+    user: User,
+    *,
+    request: HttpRequest | None,
+    methods: list[str],
+    remember: bool,
+    session_data: str = "",
+    pk: uuid.UUID | None = None,
+    since: datetime | None = None,
 ) -> tuple[Session, str]:
     """Insert a portal session after a full proof; returns it and the key for its cookie.
 
     user: as it was when the secret was checked. Raises StaleProof if its password changed or it was deactivated since: the
     row is inserted under a lock on the user, so that a password change ends it or comes before it, never misses it.
+    methods: how it was proven. since: when the proof began, if that was another request; an end of everything since voids it.
     """
     key = new_key()
     with transaction.atomic():
         fresh = User.objects.select_for_update(no_key=True).filter(pk=user.pk, epoch=user.epoch, is_active=True).first()
-        if fresh is None:
+        if fresh is None or (since and fresh.valid_from > since):
             raise StaleProof
         now = clock.now()
         session = Session(
             id=pk or uuid.uuid4(),
             user=user,
             authenticated_at=now,
-            proved_at=now,
+            proved_at=None if TRUSTED in methods else now,
             idle_expires_at=now + (policy.REMEMBERED_IDLE if remember else policy.PORTAL_IDLE),
             expires_at=now + (policy.REMEMBERED_ABSOLUTE if remember else policy.PORTAL_ABSOLUTE),
             persistent=remember,
@@ -284,7 +308,7 @@ def bind(branch: Session, browser: str) -> None:
 
 
 def _insert(session: Session, key: str, now: datetime, request: HttpRequest | None) -> None:
-    session.key_digest = digest(key)
+    session.key_digest = crypto.digest(key)
     session.created_at = session.last_seen_at = now
     if request is not None:
         session.ip, session.user_agent = events.address(request), events.user_agent(request)
@@ -305,26 +329,59 @@ def rotate(session: Session, old_key: str, *, grace: bool) -> str | None:
     rows = Session.objects.filter(pk=session.pk, ended_at=None)
     if grace:
         until = clock.now() + policy.GRACE
-        changed = rows.filter(key_digest=digest(old_key)).update(
-            key_digest=digest(new), previous_digest=digest(old_key), previous_until=until
+        changed = rows.filter(key_digest=crypto.digest(old_key)).update(
+            key_digest=crypto.digest(new), previous_digest=crypto.digest(old_key), previous_until=until
         )
     else:  # the key from before a step-up may be the one that a change of password comes with
-        held = Q(key_digest=digest(old_key)) | Q(previous_digest=digest(old_key))
-        changed = rows.filter(held).update(key_digest=digest(new), previous_digest=None, previous_until=None)
+        held = Q(key_digest=crypto.digest(old_key)) | Q(previous_digest=crypto.digest(old_key))
+        changed = rows.filter(held).update(key_digest=crypto.digest(new), previous_digest=None, previous_until=None)
     return new if changed else None
 
 
-def prove_again(portal: Session, *, request: HttpRequest, kind: str = "step_up", at: datetime | None = None) -> bool:
-    """Note a fresh full proof on a live portal session. False if it ended meanwhile. Absolute limits stay as they were."""
+def prove_again(portal: Session, *, request: HttpRequest, methods: list[str], kind: str = "step_up", at: datetime | None = None) -> bool:
+    """Note a fresh full proof, every due factor typed, on a live portal session. False if it ended meanwhile.
+
+    Absolute limits stay as they were.
+    """
     now = at or clock.now()
     with transaction.atomic():
         rows = Session.objects.filter(pk=portal.pk, ended_at=None)
-        if not rows.filter(authenticated_at__lt=now).update(authenticated_at=now, proved_at=now, longest_pause=0):
+        if not rows.filter(authenticated_at__lt=now).update(authenticated_at=now, proved_at=now, longest_pause=0, methods=methods):
             return rows.exists()  # a later proof stands already, or the session ended
         portal.authenticated_at = portal.proved_at = now
-        portal.longest_pause = 0
-        events.record(kind, request=request, actor=portal.user, subject=portal.user, session=portal.id)
+        portal.longest_pause, portal.methods = 0, methods
+        events.record(kind, request=request, actor=portal.user, subject=portal.user, session=portal.id, methods=methods)
     return True
+
+
+def add_method(portal: Session, method: str) -> None:
+    """One more factor was typed in this tree: an authenticator was set up in it. In the caller's transaction, which holds the rows."""
+    _proven_by(portal, [*[each for each in portal.methods if each != TRUSTED and each != method], method])
+
+
+def lose_factor(portal: Session, *, request: HttpRequest) -> None:
+    """The last authenticator is gone: from now on a password proves this tree, and its branches end where that does not suffice.
+
+    In the caller's transaction, after `end_others`, which holds the rows. ASVS 6.5.6.
+    """
+    _proven_by(portal, [PASSWORD])
+    now = clock.now()
+    members = {each.tenant_id: each for each in Membership.objects.filter(user_id=portal.user_id)}
+    ids = []
+    for row in Session.objects.filter(parent=portal, ended_at=None).select_related("tenant"):
+        assert row.tenant is not None
+        due = row.tenant.factor_due(members.get(row.tenant.pk))
+        if due is not None and due <= now:
+            ids.append(row.pk)
+    if end(Session.objects.filter(pk__in=ids), by=portal.user, reason=Reason.FACTORS, request=request):
+        # What ended them was proven a moment ago: coming back takes a new factor, not the password once more.
+        portal.authenticated_at = portal.proved_at = clock.now() + timedelta(microseconds=2)
+        Session.objects.filter(pk=portal.pk, ended_at=None).update(authenticated_at=portal.authenticated_at, proved_at=portal.proved_at)
+
+
+def _proven_by(portal: Session, methods: list[str]) -> None:
+    portal.methods = methods
+    Session.objects.filter(Q(pk=portal.pk) | Q(parent=portal), ended_at=None).update(methods=methods)
 
 
 # --- end ----------------------------------------------------------------------------------------------------------
@@ -404,7 +461,7 @@ def _log(done: list[Session], by: User | None, reason: Session.Reason, note: str
         event = events.make("session_ended", request=request, actor=by, session=row.id, at=row.ended_at, reason=reason, note=note)
         event.tenant_id, event.subject_id = row.tenant_id, row.user_id
         kept.append(event)
-    Event.objects.bulk_create(kept)
+    events.write(kept)
 
 
 def end_here(
@@ -443,42 +500,76 @@ def end_tenant(tenant: Tenant, *, by: User | None, reason: Session.Reason, note:
         total += len(end(Session.objects.filter(pk__in=ids), by=by, reason=reason, note=note, request=request))
 
 
+def end_unproven(tenant: Tenant) -> list[Session]:
+    """End the branches of those who must have a second factor here by now and signed in without: they come back through it."""
+    if tenant.rules.second_factor == "off":
+        return []
+    now = clock.now()
+    members = {each.user_id: each for each in Membership.objects.filter(tenant=tenant)}
+    ids = []
+    for row in Session.objects.filter(tenant=tenant, ended_at=None).only("methods", "user_id").iterator(BATCH):
+        due = tenant.factor_due(members.get(row.user_id))
+        if due is not None and due <= now and not proves_factor(row, tenant):
+            ids.append(row.pk)
+    done = []
+    for first in range(0, len(ids), BATCH):
+        done += end(Session.objects.filter(pk__in=ids[first : first + BATCH]), by=None, reason=Reason.POLICY)
+    return done
+
+
+def hold_person(user: User) -> User:
+    """Lock a person until the transaction ends, before everything else: sign-ins and other changes of secrets wait."""
+    assert connection.in_atomic_block
+    return User.objects.select_for_update(no_key=True).get(pk=user.pk)
+
+
+def end_others(user: User, *, spare: Session | None, by: User | None, reason: Session.Reason, request: HttpRequest | None) -> None:
+    """End a person's sessions but for one tree, which carries this moment as its proof. The caller's transaction holds the person.
+
+    spare: a portal session; raises StaleProof if it ended meanwhile: who came first wins. ASVS 7.4.3.
+    """
+    assert connection.in_atomic_block
+    rows = Session.objects.filter(user=user, tenant=None, ended_at=None).select_for_update(no_key=True).order_by("pk")
+    portals = {row.pk for row in rows}  # all of them at once and in id order, the spared one too
+    if spare and spare.pk not in portals:
+        raise StaleProof
+    # And all that is written below, in the order of every other end, the spared branches among the ended ones.
+    list(Membership.objects.filter(user=user).select_for_update(no_key=True).order_by("tenant_id", "pk").values_list("pk"))
+    branches = Session.objects.filter(user=user, tenant__isnull=False, ended_at=None)
+    list(branches.select_for_update(no_key=True).order_by("pk").values_list("pk"))
+    user.valid_from = clock.now()
+    user.save(update_fields=["valid_from"])
+    others = Session.objects.filter(user=user)
+    if spare:
+        others = others.exclude(pk=spare.pk).exclude(parent=spare)
+    end(others, by=by, reason=reason, request=request)
+    if spare:
+        # Later than the proof that the others' end has just demanded: what caused it is one.
+        proof = clock.now() + timedelta(microseconds=2)
+        Session.objects.filter(pk=spare.pk, ended_at=None).update(authenticated_at=proof, proved_at=proof, longest_pause=0)
+        # A branch that its tenant's stamp has ended already, before its row is marked, is not revived.
+        kept = Session.objects.filter(parent=spare, ended_at=None, authenticated_at__gte=F("tenant__valid_from"))
+        kept.update(authenticated_at=proof, proved_at=proof)
+        spare.authenticated_at = spare.proved_at = proof
+        spare.longest_pause = 0
+
+
 def change_password(user: User, raw: str, *, by: User | None, request: HttpRequest | None, spare: Session | None = None) -> None:
     """Set a new password and end the person's sessions, all in one transaction; `spare` (a portal session) and its tree stay.
 
     user: as it was when the change was proven. Raises StaleProof if its password changed since, if it was deactivated, or if
-    `spare` ended: who came first wins. The spared tree carries the moment of the change as its proof. ASVS 7.4.3.
+    `spare` ended: who came first wins. No browser is known or trusted any more.
     """
     proven_with = user.epoch
     user.set_password(raw)  # hashed before the transaction: SQLite's other writers need not wait for it
     with transaction.atomic():
         if not User.objects.select_for_update(no_key=True).filter(pk=user.pk, epoch=proven_with, is_active=True):
             raise StaleProof
-        rows = Session.objects.filter(user=user, tenant=None, ended_at=None).select_for_update(no_key=True).order_by("pk")
-        portals = {row.pk for row in rows}  # all of them at once and in id order, the spared one too
-        if spare and spare.pk not in portals:
-            raise StaleProof
-        # And all that is written below, in the order of every other end, the spared branches among the ended ones.
-        list(Membership.objects.filter(user=user).select_for_update(no_key=True).order_by("tenant_id", "pk").values_list("pk"))
-        branches = Session.objects.filter(user=user, tenant__isnull=False, ended_at=None)
-        list(branches.select_for_update(no_key=True).order_by("pk").values_list("pk"))
         user.epoch = secrets.token_hex(8)
-        user.valid_from = clock.now()
-        user.save(update_fields=["password", "epoch", "valid_from"])
-        others = Session.objects.filter(user=user)
-        if spare:
-            others = others.exclude(pk=spare.pk).exclude(parent=spare)
-        end(others, by=by, reason=Reason.PASSWORD, request=request)
+        user.save(update_fields=["password", "epoch"])
+        known.forget_all(user)
+        end_others(user, spare=spare, by=by, reason=Reason.PASSWORD, request=request)
         events.record("password_changed", request=request, actor=by, subject=user)
-        if spare:
-            # Later than the proof that the others' end has just demanded: this change of password is one.
-            proof = clock.now() + timedelta(microseconds=2)
-            Session.objects.filter(pk=spare.pk, ended_at=None).update(authenticated_at=proof, proved_at=proof, longest_pause=0)
-            # A branch that its tenant's stamp has ended already, before its row is marked, is not revived.
-            kept = Session.objects.filter(parent=spare, ended_at=None, authenticated_at__gte=F("tenant__valid_from"))
-            kept.update(authenticated_at=proof, proved_at=proof)
-            spare.authenticated_at = spare.proved_at = proof
-            spare.longest_pause = 0
 
 
 # --- prune --------------------------------------------------------------------------------------------------------
@@ -491,6 +582,7 @@ class Pruned:
     tickets: int
     links: int
     attempts: int
+    browsers: int  # known ones, revoked or long unseen, and authenticators that nobody has confirmed
     events: int
 
 
@@ -501,10 +593,12 @@ def prune(*, dry_run: bool = False) -> Pruned:
     old = Session.objects.filter(ended_at__lt=now - policy.KEEP_ENDED)
     tickets = Ticket.objects.filter(expires_at__lt=now - timedelta(hours=1))
     links = Link.objects.filter(expires_at__lt=now - timedelta(hours=1))
-    attempts = AccessAttempt.objects.filter(attempt_time__lt=now - settings.AXES_COOLOFF_TIME)
-    stale = Event.objects.filter(at__lt=now - policy.KEEP_EVENTS)
+    browsers = KnownDevice.objects.filter(Q(revoked_at__lt=now - timedelta(days=1)) | Q(last_seen_at__lt=now - policy.KEEP_EVENTS))
+    enrolments = TotpDevice.objects.filter(confirmed=False, created_at__lt=now - timedelta(days=1))
     if dry_run:
-        return Pruned(*(rows.count() for rows in (lapsed, old, tickets, links, attempts, stale)))
+        lapsing, older, late, used = (rows.count() for rows in (lapsed, old, tickets, links))
+        forgotten = seals.prune(now - policy.KEEP_EVENTS, dry_run=True)
+        return Pruned(lapsing, older, late, used, ledger.prune(dry_run=True), browsers.count() + enrolments.count(), forgotten)
     count = 0
     for reason, which in ((Reason.EXPIRED, Q(expires_at__lte=now)), (Reason.IDLE, Q(idle_expires_at__lte=now))):
         while ids := list(Session.objects.filter(which, ended_at=None).order_by("pk").values_list("pk", flat=True)[:BATCH]):
@@ -513,4 +607,7 @@ def prune(*, dry_run: bool = False) -> Pruned:
     kind = Session._meta.label
     gone = old.filter(tenant__isnull=False).delete()[1].get(kind, 0)
     gone += old.filter(tenant=None, branches=None).delete()[1].get(kind, 0)
-    return Pruned(count, gone, *(rows.delete()[0] for rows in (tickets, links, attempts, stale)))
+    for tenant in Tenant.objects.filter(policy__has_key="second_factor"):
+        end_unproven(tenant)
+    late, used, unknown, dropped = (rows.delete()[1].get(rows.model._meta.label, 0) for rows in (tickets, links, browsers, enrolments))
+    return Pruned(count, gone, late, used, ledger.prune(), unknown + dropped, seals.prune(now - policy.KEEP_EVENTS))

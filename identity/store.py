@@ -38,8 +38,7 @@ class SessionStore(SessionBase):
         """The store of a row that `live` returned."""
         store = cls(key)
         store.row, store.in_grace = row, in_grace
-        if in_grace:
-            row.proved_at = None
+        row.in_grace = in_grace
         return store
 
     @classmethod
@@ -59,7 +58,7 @@ class SessionStore(SessionBase):
 
     def load(self) -> dict[str, Any]:
         if self.row is None:
-            rows = Session.objects.filter(key_digest=sessions.digest(self.session_key or ""), ended_at=None).select_related("tenant")
+            rows = Session.objects.filter(key_digest=crypto.digest(self.session_key or ""), ended_at=None).select_related("tenant")
             found = rows.first()
             alive = sessions.live([self.session_key or ""], found.tenant) if found else []
             if not alive:
@@ -99,11 +98,11 @@ class SessionStore(SessionBase):
     def delete(self, session_key: str | None = None) -> None:
         key = session_key or self.session_key
         if key:
-            rows = Session.objects.filter(key_digest=sessions.digest(key))
+            rows = Session.objects.filter(key_digest=crypto.digest(key))
             sessions.end(rows, by=None, reason=sessions.Reason.SIGNED_OUT)
 
     def exists(self, session_key: str) -> bool:
-        return Session.objects.filter(key_digest=sessions.digest(session_key), ended_at=None).exists()
+        return Session.objects.filter(key_digest=crypto.digest(session_key), ended_at=None).exists()
 
     @classmethod
     def clear_expired(cls) -> None:

@@ -14,7 +14,7 @@ from django.core import signing
 from django.db import transaction
 from django.http import HttpRequest, HttpResponseBase
 
-from identity import clock, sessions
+from identity import clock, crypto, sessions
 from identity.models import Session, Ticket
 from tenants import policy
 from tenants.models import Tenant
@@ -44,7 +44,7 @@ class Browser:
 
     @property
     def digest(self) -> str:
-        return sessions.digest(self.value)
+        return crypto.digest(self.value)
 
     def started(self) -> "Browser":
         """After one more start. Those that follow a finish within 20 seconds mean that its cookie did not arrive."""
@@ -95,14 +95,14 @@ class State:
 
     @property
     def digest(self) -> str:
-        return sessions.digest(self.text)
+        return crypto.digest(self.text)
 
 
 def issue(portal: Session, tenant: Tenant, state: State) -> str:
     """A ticket for this portal session, tenant, host and state; returns the text that travels once, in one redirect."""
     text = secrets.token_urlsafe(32)
     Ticket.objects.create(
-        digest=sessions.digest(text),
+        digest=crypto.digest(text),
         tenant=tenant,
         host=state.host,
         portal=portal,
@@ -143,7 +143,7 @@ def redeem(
         with transaction.atomic():
             now = clock.now()
             match = Ticket.objects.filter(
-                digest=sessions.digest(text), tenant=tenant, host=host, state_digest=state.digest, used_at=None, expires_at__gt=now
+                digest=crypto.digest(text), tenant=tenant, host=host, state_digest=state.digest, used_at=None, expires_at__gt=now
             )
             ticket = match.first()
             if ticket is None:
@@ -166,7 +166,7 @@ def redeem(
 
 def _has_opened(text: str, state: State, held: dict[str, Session]) -> bool:
     trees = {branch.parent_id for branch in held.values()}
-    return Ticket.objects.filter(digest=sessions.digest(text), state_digest=state.digest, portal__in=trees).exists()
+    return Ticket.objects.filter(digest=crypto.digest(text), state_digest=state.digest, portal__in=trees).exists()
 
 
 def _replace(old: Session, new: Session, request: HttpRequest) -> None:

@@ -11,7 +11,7 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django_htmx.middleware import HtmxDetails
 
-from identity import sessions
+from identity import factors, sessions
 from identity.middleware import SessionRequest, login_address, page_behind
 from identity.models import Session, User
 from tenants import hosts
@@ -66,12 +66,28 @@ def console(view: Callable[Concatenate[ConsoleRequest, P], HttpResponseBase]) ->
     def ask(request: ConsoleRequest, slug: str, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
         admitted = sessions.admission(portal_row(request), slug, console=True)
         allowed = request.user.is_superuser or (admitted.membership is not None and admitted.membership.may_administer)
-        if not allowed or admitted.verdict not in {sessions.Verdict.OPEN, sessions.Verdict.PROVE}:
+        if not allowed or admitted.verdict not in {sessions.Verdict.OPEN, sessions.Verdict.PROVE, sessions.Verdict.ENROL}:
             raise Http404
         if admitted.verdict is sessions.Verdict.PROVE:
             return step_up(request)
+        if admitted.verdict is sessions.Verdict.ENROL:
+            return enrol(request)
         assert admitted.tenant is not None
         request.console_tenant, request.membership = admitted.tenant, admitted.membership
+        return view(request, *args, **kwargs)
+
+    return signed_in(ask)  # type: ignore[arg-type]
+
+
+def operator(view: Callable[Concatenate[PortalRequest, P], HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """Those who run the platform, in a session proven with a second factor. For everybody else there is no such page. ASVS 8.4.2."""
+
+    @wraps(view)
+    def ask(request: PortalRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+        if not request.user.is_superuser:
+            raise Http404
+        if not request.user.is_verified() or portal_row(request).in_grace:
+            return step_up(request) if factors.has_factor(request.user) else enrol(request)
         return view(request, *args, **kwargs)
 
     return signed_in(ask)  # type: ignore[arg-type]
@@ -80,6 +96,14 @@ def console(view: Callable[Concatenate[ConsoleRequest, P], HttpResponseBase]) ->
 def step_up(request: HttpRequest) -> HttpResponse:
     """Send the person to prove himself and back to this page."""
     address = f"{reverse('step_up')}?next={quote(page_behind(request), safe='')}"
+    if getattr(request, "htmx", False):
+        return HttpResponse(headers={"HX-Redirect": address})
+    return redirect(address)
+
+
+def enrol(request: HttpRequest) -> HttpResponse:
+    """Send the person to set up an authenticator and back to this page."""
+    address = f"{reverse('two_factor')}?next={quote(page_behind(request), safe='')}"
     if getattr(request, "htmx", False):
         return HttpResponse(headers={"HX-Redirect": address})
     return redirect(address)

@@ -1,15 +1,20 @@
 """Every field that a person can fill in. Passwords are taken as they are typed: no strip, no cut (ASVS 6.2.8)."""
 
+import math
 from typing import Any, ClassVar
 
 from django import forms
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
+from django.core.validators import MaxLengthValidator
 from django.db import IntegrityError, transaction
 from django.utils import timezone
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
+from identity import passwords
 from identity.backends import LONGEST_PASSWORD
+from identity.factors import Checked, has_factor
 from identity.models import User
 
 
@@ -24,10 +29,15 @@ class PlainForm(forms.Form):
 
 
 def _password_field(autocomplete: str, label: Any, *, autofocus: bool = False) -> forms.CharField:
-    attrs = {"class": "input", "autocomplete": autocomplete, "maxlength": str(LONGEST_PASSWORD)}
+    """No maxlength in the page, because a browser cuts what is pasted without a word; no spelling help for a shown password.
+
+    Such help corrects, capitalises, and in some browsers sends what is typed elsewhere.
+    """
+    attrs = {"class": "input", "autocomplete": autocomplete, "autocapitalize": "none", "autocorrect": "off", "spellcheck": "false"}
     if autofocus:
         attrs["autofocus"] = ""
-    return forms.CharField(label=label, strip=False, max_length=LONGEST_PASSWORD, widget=forms.PasswordInput(attrs=attrs))
+    limit = MaxLengthValidator(LONGEST_PASSWORD, passwords.TOO_LONG)
+    return forms.CharField(label=label, strip=False, validators=[limit], widget=forms.PasswordInput(attrs=attrs))
 
 
 class SignInForm(PlainForm):
@@ -43,8 +53,100 @@ class SignInForm(PlainForm):
     next = forms.CharField(required=False, max_length=8000, widget=forms.HiddenInput)
 
 
-class StepUpForm(PlainForm):
+class EitherInput(forms.TextInput):
+    """One of two fields of which a person fills one: a browser insists on neither."""
+
+    def use_required_attribute(self, initial: Any) -> bool:
+        return False
+
+
+def _code_field(label: Any, *, autofocus: bool = False, widget: type[forms.TextInput] = forms.TextInput) -> forms.CharField:
+    attrs = {
+        "class": "input is-code",
+        "autocomplete": "one-time-code",
+        "inputmode": "numeric",
+        "autocapitalize": "none",
+        "spellcheck": "false",
+    }
+    if autofocus:
+        attrs["autofocus"] = ""
+    return forms.CharField(label=label, max_length=64, widget=widget(attrs=attrs))
+
+
+def _recovery_field(label: Any, *, widget: type[forms.TextInput] = forms.TextInput) -> forms.CharField:
+    """For letters and digits: a phone's keypad of figures would be in the way."""
+    attrs = {"class": "input is-recovery", "autocomplete": "off", "autocapitalize": "none", "autocorrect": "off", "spellcheck": "false"}
+    return forms.CharField(label=label, max_length=64, widget=widget(attrs=attrs))
+
+
+class CodeFields(PlainForm):
+    """A form that has a `code`: an authenticator's or a recovery code."""
+
+    notice = ""
+
+    def explain(self, checked: Checked, field: str = "code") -> None:
+        """Say why the code in this field was not taken, and what to do."""
+        six = not checked.malformed and len(self.cleaned_data[field].strip()) < 16
+        if six:  # the next one is typed into an empty field
+            self.data = {name: self.data[name] for name in self.data if name != self.add_prefix(field)}
+        if checked.locked_until:
+            minutes = max(1, math.ceil((checked.locked_until - timezone.now()).total_seconds() / 60))
+            text = ngettext(
+                "Too many wrong codes. Wait %(n)d minute, then type the next one.",
+                "Too many wrong codes. Wait %(n)d minutes, then type the next one.",
+                minutes,
+            ) % {"n": minutes}
+        elif checked.malformed:
+            text = gettext("A code has six digits. A recovery code has sixteen letters and digits.")
+        elif six:
+            text = gettext("That code is not right, or it was used already. Wait for the next one. Does the phone set its clock by itself?")
+        else:
+            text = gettext("That recovery code is not right, or it was used already. Take another one of the newest ten.")
+        self.add_error(field, text)
+
+
+class CodeForm(CodeFields):
+    """The second step of a sign-in."""
+
+    code = _code_field(_("Code"), autofocus=True)
+    trust = forms.BooleanField(required=False)
+    mark = forms.CharField(required=False, max_length=16, widget=forms.HiddenInput)
+    next = forms.CharField(required=False, max_length=8000, widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, lost: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if lost:
+            self.fields["code"] = _recovery_field(_("Recovery code"))
+
+
+class StepUpForm(CodeFields):
     password = _password_field("current-password", _("Password"), autofocus=True)
+    code = _code_field(_("Code"), widget=EitherInput)
+    recovery = _recovery_field(_("Recovery code"), widget=EitherInput)
+    next = forms.CharField(required=False, max_length=8000, widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, asks_code: bool, **kwargs: Any) -> None:
+        self.asks_code = asks_code
+        super().__init__(*args, **kwargs)
+        if not asks_code:
+            del self.fields["code"], self.fields["recovery"]
+            return
+        self.code_field = "recovery" if self.data.get(self.add_prefix("recovery")) else "code"
+        self.fields["code"].required = self.code_field == "code"
+        self.fields["recovery"].required = False
+
+
+class EnrolForm(CodeFields):
+    """The first code that a new authenticator shows, and what the person calls it."""
+
+    code = _code_field(_("Six digits"), autofocus=True)
+    name = forms.CharField(
+        label=_("Name for this authenticator"),
+        required=False,
+        max_length=40,
+        widget=forms.TextInput(attrs={"class": "input", "autocomplete": "off"}),
+    )
+    device = forms.CharField(required=False, max_length=36, widget=forms.HiddenInput)
     next = forms.CharField(required=False, max_length=8000, widget=forms.HiddenInput)
 
 
@@ -73,7 +175,7 @@ class SignUpForm(forms.ModelForm):  # type: ignore[type-arg]
         super().__init__(*args, **kwargs)
         self.fields["email"].required = True
         self.fields["username"].help_text = _("Letters, digits and . + - _")
-        self.fields["password"].help_text = _("Eight characters or more. Three words are a good one.")
+        self.fields["password"].help_text = passwords.hint()
 
     def _post_clean(self) -> None:
         super()._post_clean()  # type: ignore[misc]
@@ -126,7 +228,7 @@ class PasswordForm(PlainForm):
     def __init__(self, user: User, *args: Any, **kwargs: Any) -> None:
         self.user = user
         super().__init__(*args, **kwargs)
-        self.fields["new_password1"].help_text = _("Eight characters or more. Three words are a good one.")
+        self.fields["new_password1"].help_text = passwords.hint(user)
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or {}
@@ -148,12 +250,42 @@ class NewPasswordForm(PlainForm):
     def __init__(self, user: User, *args: Any, **kwargs: Any) -> None:
         self.user = user
         super().__init__(*args, **kwargs)
-        self.fields["password"].help_text = _("Eight characters or more. Three words are a good one.")
+        self.fields["password"].help_text = passwords.hint(user)
 
     def clean_password(self) -> str:
         password: str = self.cleaned_data["password"]
         validate_password(password, self.user)
         return password
+
+
+class ResetFactorsForm(PlainForm):
+    """Whose second factor an operator takes away, and how one knows that it is this person who asks."""
+
+    username = forms.CharField(
+        label=_("Name or e-mail"),
+        max_length=320,
+        widget=forms.TextInput(attrs={"class": "input", "autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}),
+    )
+    reason = forms.CharField(
+        label=_("Reason"),
+        max_length=200,
+        widget=forms.TextInput(attrs={"class": "input", "autocomplete": "off"}),
+        help_text=_("How you know that it is this person who asks. It stays in the log."),
+    )
+
+    def __init__(self, operator: User, *args: Any, **kwargs: Any) -> None:
+        self.operator = operator
+        super().__init__(*args, **kwargs)
+
+    def clean_username(self) -> User:
+        person = User.objects.named(self.cleaned_data["username"])
+        if person is None:
+            raise ValidationError(gettext("Nobody has that name or verified address. Check how it is written."))
+        if person == self.operator:
+            raise ValidationError(gettext("Your own second factor is changed under your account, not here."))
+        if not has_factor(person):
+            raise ValidationError(gettext("%(name)s has no second factor: there is nothing to take away.") % {"name": person.display_name})
+        return person
 
 
 class EndForm(PlainForm):

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
+from identity.ledger import AddressFull
 from portal.logs import request_id
-from portal.views.errors import bad_request
+from portal.views.errors import bad_request, too_many
 from tenants.middleware import is_trusted_peer
 from tenants.text import is_plain
 
@@ -39,6 +40,9 @@ class RequestMiddleware:
         response.setdefault("Cache-Control", "no-store")
         response.setdefault("Cross-Origin-Resource-Policy", "same-origin")
         return response
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        return too_many(request, exception) if isinstance(exception, AddressFull) else None
 
     def process_view(self, request: HttpRequest, view: object, args: object, kwargs: object) -> HttpResponse | None:
         """A control character in a field is nothing that a person types (a password may hold what it likes)."""

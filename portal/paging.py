@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
-from uuid import UUID
 
+from django.core.exceptions import ValidationError
 from django.db.models import Model, Q, QuerySet
 from django.http import Http404
 
@@ -18,7 +18,7 @@ Row = TypeVar("Row", bound=Model)
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A column to sort by; the id breaks ties. `path` is a lookup, values are texts or times."""
+    """A column to sort by; the id breaks ties. `path` is a lookup, or "pk" itself; values are texts or times."""
 
     path: str
     descending: bool
@@ -32,15 +32,24 @@ class Page(Generic[Row]):
     older: str  # cursor of the page behind, "" on the last
 
 
-def page_of(rows: QuerySet[Row], order: Order, *, after: str = "", before: str = "", size: int = 50) -> Page[Row]:
-    """One page of `rows` after or before a cursor. A cursor that is none of ours is a 404."""
+def page_of(
+    rows: QuerySet[Row], order: Order, *, after: str = "", before: str = "", size: int = 50, also: QuerySet[Row] | None = None
+) -> Page[Row]:
+    """One page of `rows` after or before a cursor. A cursor that is none of ours is a 404.
+
+    also: more rows, other ones, that an index of their own finds; one "or" over both would read them all to sort them.
+    """
     backwards = bool(before)
     descending = order.descending != backwards
     cursor = before or after
-    if cursor:
-        rows = rows.filter(_behind(order, *_read(cursor, order), descending=descending))
     sign = "-" if descending else ""
-    found = list(rows.order_by(f"{sign}{order.path}", f"{sign}pk")[: size + 1])
+    found: list[Row] = []
+    for part in [rows] if also is None else [rows, also]:
+        if cursor:
+            part = part.filter(_behind(order, *_read(cursor, order, rows.model), descending=descending))
+        found += part.order_by(f"{sign}{order.path}", f"{sign}pk")[: size + 1]
+    if also is not None:
+        found.sort(key=lambda row: (_value(row, order.path), row.pk), reverse=descending)
     more = len(found) > size
     found = found[:size]
     if backwards:
@@ -52,7 +61,7 @@ def page_of(rows: QuerySet[Row], order: Order, *, after: str = "", before: str =
     return Page(found, _write(found[0], order) if has_newer else "", _write(found[-1], order) if has_older else "")
 
 
-def _behind(order: Order, value: Any, pk: UUID, *, descending: bool) -> Q:
+def _behind(order: Order, value: Any, pk: Any, *, descending: bool) -> Q:
     less = "lt" if descending else "gt"
     # "at most, and not the same with a later id" lets an index on (column, id) serve both conditions.
     return Q(**{f"{order.path}__{less}e": value}) & (Q(**{f"{order.path}__{less}": value}) | Q(**{f"pk__{less}": pk}))
@@ -66,20 +75,23 @@ def _value(row: Any, path: str) -> Any:
 
 def _write(row: Model, order: Order) -> str:
     value = _value(row, order.path)
-    text = json.dumps([value.isoformat() if isinstance(value, datetime) else value, str(row.pk)])
+    text = json.dumps([value.isoformat() if isinstance(value, datetime) else str(value), str(row.pk)])
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _read(cursor: str, order: Order) -> tuple[Any, UUID]:
+def _read(cursor: str, order: Order, model: type[Model]) -> tuple[Any, Any]:
     try:
-        value, pk = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if not isinstance(value, str) or not is_plain(value):
+        value, text = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if not isinstance(value, str) or not isinstance(text, str) or not is_plain(value):
             raise ValueError
+        pk = model._meta.pk.to_python(text)
+        if order.path == "pk":
+            return pk, pk
         if not order.is_time:
-            return value, UUID(pk)
+            return value, pk
         at = datetime.fromisoformat(value)
         if at.tzinfo is None:
             raise ValueError
-        return at.astimezone(UTC), UUID(pk)
-    except (OverflowError, ValueError, TypeError, AttributeError, binascii.Error, RecursionError):
+        return at.astimezone(UTC), pk
+    except (OverflowError, ValueError, TypeError, AttributeError, binascii.Error, RecursionError, ValidationError):
         raise Http404 from None

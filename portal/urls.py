@@ -4,7 +4,7 @@ from django.urls import URLPattern, URLResolver, path, re_path
 
 from portal.api import views as api
 from portal.shared_urls import shared
-from portal.views import account, console, enter, errors, login, signup
+from portal.views import account, activity, console, enter, errors, lockouts, login, platform, signup, step_up, two_factor
 
 handler400 = errors.bad_request
 handler403 = errors.forbidden
@@ -14,6 +14,7 @@ handler500 = errors.broken
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", account.home, name="home"),
     path("login/", login.login, name="login"),
+    path("login/code/", login.code, name="login_code"),
     path("logout/", login.logout, name="logout"),
     path("signup/", signup.signup, name="signup"),
     re_path(r"^signup/(?P<token>[A-Za-z0-9_-]{43})/$", signup.signup_link, name="signup_link"),
@@ -21,16 +22,29 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("password/reset/done/", signup.password_reset_complete, name="password_reset_complete"),
     re_path(r"^password/reset/(?P<token>[A-Za-z0-9_-]{43})/$", signup.password_reset, name="password_reset_confirm"),
     path("enter/<slug:slug>/", enter.enter, name="enter"),
-    path("step-up/", login.step_up, name="step_up"),
+    path("step-up/", step_up.step_up, name="step_up"),
     path("account/", account.profile, name="profile"),
     path("account/password/", account.password_change, name="password_change"),
     path("account/password/done/", account.password_change_done, name="password_change_done"),
+    path("account/two-factor/", two_factor.page, name="two_factor"),
+    path("account/two-factor/add/", two_factor.add, name="two_factor_add"),
+    path("account/two-factor/<uuid:pk>/remove/", two_factor.remove, name="two_factor_remove"),
+    path("account/two-factor/codes/", two_factor.new_codes, name="two_factor_codes"),
+    path("account/two-factor/codes/file", two_factor.codes_file, name="two_factor_codes_file"),
+    path("account/two-factor/browsers/revoke", two_factor.revoke, name="two_factor_revoke"),
+    path("account/activity/", activity.page, name="activity"),
     path("account/sessions/", account.sessions_page, name="account_sessions"),
     path("account/sessions/end", account.sessions_end, name="account_sessions_end"),
     path("console/", console.home, name="console_home"),
+    # Before the tenants': no tenant can have the slug “platform” (tenants.hosts.RESERVED_SLUGS).
+    path("console/platform/", platform.home, name="platform"),
+    path("console/platform/lockouts/", lockouts.of_platform, name="platform_lockouts"),
+    path("console/platform/factors/", platform.factors_reset, name="platform_factors"),
+    path("console/platform/factors/done/", platform.factors_done, name="platform_factors_done"),
     path("console/<slug:slug>/", console.overview, name="console"),
     path("console/<slug:slug>/sessions/", console.sessions_page, name="console_sessions"),
     path("console/<slug:slug>/sessions/end", console.sessions_end, name="console_sessions_end"),
+    path("console/<slug:slug>/lockouts/", lockouts.of_tenant, name="console_lockouts"),
     path("api/v1/signup", api.signup),
     path("api/v1/login", api.login),
     path("api/v1/logout", api.logout),

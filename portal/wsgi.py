@@ -10,9 +10,15 @@ from django.core.wsgi import get_wsgi_application
 
 _django = get_wsgi_application()
 
-from identity import crypto  # noqa: E402
+from django.conf import settings  # noqa: E402
+
+from identity import alarm, backends, crypto, seals, upkeep  # noqa: E402
 
 crypto.current_key_id()  # keys that cannot be read stop the server here, not at the first sign-in
+backends.spend_a_check("")  # makes the hash that nobody has: the first stranger is answered as fast as everybody else
+_chores = []
+if settings.SEAL_EVERY:
+    _chores = [upkeep.Chore("seal", settings.SEAL_EVERY, seals.seal), upkeep.Chore("alarm", alarm.EVERY, alarm.watch)]
 
 
 # The server hands its environment to every request; the keys are in the settings by now and need not be there.
@@ -28,6 +34,8 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
     Django looks a foreign charset up before any middleware can refuse it, and a wrong one would decode its way past every
     check of ours. A body that nobody reads resets the unix socket under nginx, which then answers 502 for our 400.
     """
+    if _chores:
+        upkeep.start(*_chores)
     kind, _semicolon, parameters = environ.get("CONTENT_TYPE", "").partition(";")
     if "charset" in parameters.lower():
         kept = [part for part in parameters.split(";") if "charset" not in part.lower()]
@@ -39,7 +47,6 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
     return answer
 
 
-from django.conf import settings  # noqa: E402
 from django.urls import get_resolver  # noqa: E402
 
 for _urlconf in (settings.ROOT_URLCONF, settings.TENANT_URLCONF, settings.APP_URLCONF):

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -57,6 +57,7 @@ class Tenant(models.Model):
     cookie_domain = models.CharField(max_length=253, blank=True, validators=[_valid_host])
     valid_from = models.DateTimeField(default=BEGINNING)  # a proof from before this opens nothing here
     policy = models.JSONField(default=dict, blank=True)
+    factor_since = models.DateTimeField(null=True, blank=True)  # when the second factor was asked for; days of grace count from here
     colour = models.CharField(max_length=7, default="#1f5a48", validators=[_valid_colour])
     logo = models.OneToOneField("tenants.Logo", null=True, blank=True, on_delete=models.SET_NULL)
     sign_in_note = models.CharField(max_length=300, blank=True, validators=[_plain])
@@ -101,6 +102,19 @@ class Tenant(models.Model):
     @property
     def rules(self) -> Policy:
         return Policy.of(self.policy)
+
+    def factor_due(self, membership: "Membership | None") -> datetime | None:
+        """From when on this member must have a second factor here; None: never. Grace counts from the later of policy and joining."""
+        rules = self.rules
+        asked = rules.second_factor == "everyone" or (
+            rules.second_factor == "admins" and membership is not None and membership.role != Membership.Role.MEMBER
+        )
+        if not asked:
+            return None
+        since = self.factor_since or BEGINNING
+        if membership is not None and rules.grace_days:
+            since = max(since, membership.created_at)
+        return since + timedelta(days=rules.grace_days)
 
     @property
     def letter(self) -> str:

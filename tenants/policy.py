@@ -20,10 +20,29 @@ GRACE = timedelta(seconds=10)  # how long the key before a step-up still opens t
 LOOP_WINDOW = timedelta(seconds=20)
 LOOP_STARTS = 4
 
+HALF_WAY = timedelta(minutes=5)  # between the password and the code
+TRUSTED_BROWSER = timedelta(days=30)
+KNOWN_DEVICES = 20  # of one person
+
+# The ledger's limits (design, section 6): how many wrong answers a lock needs, and how long it lasts, doubling from the
+# first figure to the second.
+TRIES_UNKNOWN = 5  # of a person, from browsers that are not known
+KNOWN_TIMES = 2  # from one known browser that many times as many
+TRIES_FACTOR = 5
+TRIES_ADDRESS, ADDRESS_WINDOW = 50, timedelta(minutes=10)
+LOCK = (timedelta(minutes=1), timedelta(hours=1))
+FACTOR_LOCK = (timedelta(minutes=1), timedelta(minutes=15))
+FLIGHT = timedelta(seconds=60)  # an answer that is being checked for longer counts as wrong: its worker died
+FORGOTTEN = timedelta(hours=24)  # after that long without a wrong answer the next lock is a short one again
+ALARM_TENANT, ALARM_PLATFORM, ALARM_WINDOW = 50, 250, timedelta(minutes=10)
+
 KEEP_ENDED = timedelta(days=90)
 KEEP_EVENTS = timedelta(days=400)
 
 SHORTEST_IDLE = timedelta(minutes=5)
+
+
+SECOND_FACTOR = ("off", "admins", "everyone")
 
 
 @dataclass(frozen=True)
@@ -33,6 +52,12 @@ class Policy:
     idle: timedelta = timedelta(hours=8)
     absolute: timedelta = timedelta(hours=24)
     remembered: bool = True  # may a remembered portal session keep a branch for as long as itself?
+    second_factor: str = "off"  # who must have one: nobody, admins and owners, everyone
+    grace_days: int = 0  # how long who must have one may do without
+    trusted_browsers: bool = True  # may a trusted browser stand in for the code?
+    tries: int = TRIES_UNKNOWN  # wrong passwords until a lock; a known browser has twice as many
+    password_length: int = 8  # characters, at least
+    password_length_alone: int = 8  # the same for who is not asked for a second factor
 
     @classmethod
     def of(cls, stored: dict[str, Any]) -> Self:
@@ -40,25 +65,25 @@ class Policy:
 
         Raises ValueError with the cure for a name or value that does not fit.
         """
-        known = {field.name: field.type for field in fields(cls)}
+        known = {field.name: field.default for field in fields(cls)}
         values: dict[str, Any] = {}
         for name, value in stored.items():
             if name not in known:
                 raise ValueError(f"There is no policy “{name}”. Choose from: {', '.join(known)}.")
-            if name == "remembered":
-                if not isinstance(value, bool):
-                    raise ValueError("The policy “remembered” is true or false.")
-                values[name] = value
-            else:
-                if isinstance(value, bool) or not isinstance(value, int):
-                    raise ValueError(f"The policy “{name}” is a number of whole seconds.")
-                values[name] = timedelta(seconds=value)
-        policy = cls(**values)
-        if policy.idle < SHORTEST_IDLE:
+            values[name] = _fitting(name, value, known[name])
+        return cls(**values)
+
+    def __post_init__(self) -> None:
+        if self.idle < SHORTEST_IDLE:
             raise ValueError("The idle limit is at least 5 minutes (300 seconds).")
-        if policy.absolute < SHORTEST_IDLE:
+        if self.absolute < SHORTEST_IDLE:
             raise ValueError("The absolute limit is at least 5 minutes (300 seconds).")
-        return policy
+        if self.second_factor not in SECOND_FACTOR:
+            raise ValueError(f"The policy “second_factor” is one of: {', '.join(SECOND_FACTOR)}.")
+        _within("grace_days", self.grace_days, 0, 365)
+        _within("tries", self.tries, 1, TRIES_UNKNOWN)  # a tenant may be stricter than the platform, not laxer
+        _within("password_length", self.password_length, 8, 64)
+        _within("password_length_alone", self.password_length_alone, 8, 64)
 
     def idle_limit(self, *, persistent: bool) -> timedelta:
         """How long a branch may lie unused, under a remembered portal session or a plain one; never longer than the tree."""
@@ -67,3 +92,28 @@ class Policy:
     def absolute_limit(self, *, persistent: bool) -> timedelta:
         """How old the proof behind a branch may become."""
         return REMEMBERED_ABSOLUTE if persistent and self.remembered else self.absolute
+
+    def shortest_password(self, *, factor_asked: bool) -> int:
+        """In characters; longer for who signs in with nothing but a password, where a tenant says so."""
+        return self.password_length if factor_asked else max(self.password_length, self.password_length_alone)
+
+
+def _fitting(name: str, value: Any, default: Any) -> Any:
+    """A stored value as the field's type. Raises ValueError with the cure."""
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise ValueError(f"The policy “{name}” is true or false.")
+        return value
+    if isinstance(default, str):
+        if not isinstance(value, str):
+            raise ValueError(f"The policy “{name}” is a word.")
+        return value
+    if isinstance(value, bool) or not isinstance(value, int):
+        unit = "whole seconds" if isinstance(default, timedelta) else "its own, without a fraction"
+        raise ValueError(f"The policy “{name}” is a number of {unit}.")
+    return timedelta(seconds=value) if isinstance(default, timedelta) else value
+
+
+def _within(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"The policy “{name}” is a number from {low} to {high}.")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.conf import settings as django_settings
 
+from identity.flight import in_flight
 from identity.management.commands.demo import seed
 from identity.models import User
 from tenants import hosts
@@ -14,6 +15,13 @@ from tenants.models import Tenant
 from tests.visitor import Visitor
 
 PASSWORD = "gatehouse-demo"
+django_settings.SEAL_EVERY = None  # a test seals when it means to; the servers that tests start seal each second
+
+
+def password_is(person: User, password: str) -> bool:
+    """For a test's own look at what is stored; the product compares under a reservation of the ledger only."""
+    with in_flight():
+        return person.check_password(password)
 
 
 def missing(text: str) -> None:
@@ -28,6 +36,11 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
     database = django_settings.DATABASES["default"]
     if "sqlite" in database["ENGINE"]:  # a file and WAL, as in the product, not Django's memory
         database["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
+
+
+@pytest.fixture(autouse=True)
+def mails_at_once(settings: Any) -> None:
+    settings.MAIL_IN_THREAD = False
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +99,8 @@ def over_https(settings: pytest.FixtureRequest) -> None:
         "SESSION_COOKIE_NAME": "__Host-portal",
         "TENANT_COOKIE_NAME": "__Secure-session",
         "START_COOKIE_NAME": "__Host-start",
+        "DEVICE_COOKIE_NAME": "__Host-device",
+        "HALF_WAY_COOKIE_NAME": "__Host-half-way",
         "THEME_COOKIE_NAME": "__Host-theme",
         "CSRF_COOKIE_NAME": "__Host-csrf",
         "SESSION_COOKIE_SECURE": True,

@@ -19,6 +19,7 @@ def call(browser: Visitor, name: str, body: Any = None, **headers: str) -> tuple
     return answer.status_code, answer.json()
 
 
+@pytest.mark.asvs("15.3.1")
 def test_the_whole_life_of_a_session_in_json(cast: dict[str, User], visitor: Open) -> None:
     browser = visitor()
     person = {"username": "frank", "email": "frank@acme.example", "password": "three little words"}
@@ -35,6 +36,7 @@ def test_the_whole_life_of_a_session_in_json(cast: dict[str, User], visitor: Ope
     assert Session.objects.get().end_reason == Session.Reason.SIGNED_OUT
 
 
+@pytest.mark.asvs("15.3.1")
 def test_whoami_at_a_tenant_names_the_tenant(cast: dict[str, User], visitor: Open) -> None:
     answer = visitor("dave", at="acme").get(tenant_url("acme", "/_portal/whoami")).json()
     assert set(answer) == {"id", "username", "name", "email", "tenant", "expires_at"}
@@ -56,7 +58,7 @@ def test_form_encoded_fields_work_too(cast: dict[str, User], visitor: Open) -> N
     assert answer.json() == {"message": "Login successful"}
 
 
-@pytest.mark.asvs("3.5.1", "3.5.2")
+@pytest.mark.asvs("3.5.1", "3.5.2", "16.3.3")
 @pytest.mark.parametrize(
     "headers",
     [
@@ -112,6 +114,7 @@ def test_no_answer_may_be_read_by_another_origin(cast: dict[str, User], visitor:
         assert answer["X-Content-Type-Options"] == "nosniff"
 
 
+@pytest.mark.asvs("4.1.4")
 def test_methods_that_do_not_fit_are_405(cast: dict[str, User], visitor: Open) -> None:
     browser = visitor()
     assert browser.get(portal_url("/api/v1/login"), follow=False).status_code == 405

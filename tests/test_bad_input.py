@@ -117,7 +117,7 @@ def test_nothing_of_all_this_leaves_a_row(cast: dict[str, User], visitor: Open) 
     assert Session.objects.count() == 0
 
 
-@pytest.mark.asvs("14.3.2", "3.4.3", "3.4.4", "3.4.6", "3.4.8", "3.5.8", "4.1.1")
+@pytest.mark.asvs("14.3.2", "3.4.3", "3.4.4", "3.4.6", "3.4.8", "3.5.8", "4.1.1", "3.4.5")
 def test_every_answer_carries_the_headers(cast: dict[str, User], visitor: Open) -> None:
     for browser in (visitor(), visitor("olivia", at="acme")):
         for url in [*every_url(), portal_url("/nowhere"), tenant_url("acme", "/nowhere"), "http://nobody.test:8000/"]:

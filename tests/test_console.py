@@ -169,6 +169,7 @@ def test_an_ended_branch_leaves_the_persons_others_alone(cast: dict[str, User], 
     assert phone.is_in("acme")
 
 
+@pytest.mark.asvs("1.1.2", "1.3.7")
 def test_the_ended_list_says_who_and_why(cast: dict[str, User], visitor: Open) -> None:
     dave, bob = visitor("dave", at="acme"), visitor("bob")
     bob.post(portal_url(END), {"ids": [str(dave.session("acme").pk)], "reason": "<i>lost</i> {{x}}"})
@@ -203,7 +204,7 @@ def test_an_admin_of_a_suspended_tenant_finds_no_console_but_an_operator_does(ca
     assert erin.get(portal_url(LIST)).status_code == 200
 
 
-@pytest.mark.asvs("3.5.1")
+@pytest.mark.asvs("3.5.1", "16.3.3")
 def test_a_siblings_page_cannot_end_anything(cast: dict[str, User], visitor: Open) -> None:
     dave, bob = visitor("dave", at="acme"), visitor("bob")
     data = {"ids": [str(dave.session("acme").pk)], "reason": "x"}
@@ -225,6 +226,7 @@ def test_the_list_is_served_by_its_index(cast: dict[str, User], acme: Tenant) ->
     assert "live_by_seen" in rows.explain()
 
 
+@pytest.mark.asvs("1.3.3")
 def test_hostile_text_is_shown_as_text(cast: dict[str, User], visitor: Open) -> None:
     User.objects.filter(username="dave").update(first_name="<img src=x onerror=alert(1)>", last_name='" hx-get="/x')
     agent = "<script>alert(1)</script>\u202e{{7*7}}"

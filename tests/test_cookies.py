@@ -69,7 +69,7 @@ def test_the_tenants_cookie_over_http_carries_the_tenants_domain(cast: dict[str,
     assert re.fullmatch(rf"start={KEY}\.\d+\.0; expires=[^;]+; HttpOnly; Max-Age=2592000; Path=/; SameSite=Lax", line(browser, "start"))
 
 
-@pytest.mark.asvs("3.3.1", "3.3.3")
+@pytest.mark.asvs("3.3.1", "3.3.3", "3.3.2")
 def test_the_tenants_cookie_over_https(cast: dict[str, User], visitor: Open, over_https: None) -> None:
     for tenant in Tenant.objects.all():  # made for the demo's domain
         tenant.cookie_domain = tenant.hostname
@@ -172,6 +172,7 @@ def test_a_flood_of_planted_cookies_does_not_hide_ones_own(cast: dict[str, User]
     assert dave.is_in("acme")
 
 
+@pytest.mark.asvs("3.3.3")
 def test_helpers_are_host_only(cast: dict[str, User], visitor: Open) -> None:
     dave = visitor("dave", at="acme")
     dave.post(tenant_url("acme", "/_portal/theme"), {"theme": "dark", "next": "/"}, follow=False)

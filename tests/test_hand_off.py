@@ -39,7 +39,7 @@ def test_the_first_visit_leads_through_the_portal_and_back_to_the_page(cast: dic
     assert dave.is_in("acme")
 
 
-@pytest.mark.asvs("9.2.1")
+@pytest.mark.asvs("9.2.1", "2.3.1", "16.3.3")
 def test_a_ticket_opens_once(cast: dict[str, User], visitor: Open) -> None:
     dave = visitor("dave")
     address = ticket_for(dave)
@@ -53,6 +53,7 @@ def test_a_ticket_opens_once(cast: dict[str, User], visitor: Open) -> None:
     assert Event.objects.filter(kind="hand_off_refused").count() == 1
 
 
+@pytest.mark.asvs("9.2.1")
 def test_a_late_ticket_opens_nothing(cast: dict[str, User], visitor: Open) -> None:
     dave = visitor("dave")
     address = ticket_for(dave)
@@ -81,7 +82,7 @@ def test_mallory_cannot_sign_dave_in_as_mallory(cast: dict[str, User], visitor: 
     assert not dave.is_in("acme")
 
 
-@pytest.mark.asvs("9.2.3")
+@pytest.mark.asvs("9.2.3", "9.2.4")
 def test_a_ticket_for_acme_is_worthless_at_globex(cast: dict[str, User], visitor: Open) -> None:
     dave = visitor("dave")
     dave.get(tenant_url("globex", "/_portal/start"), follow=False)
@@ -92,6 +93,7 @@ def test_a_ticket_for_acme_is_worthless_at_globex(cast: dict[str, User], visitor
     assert dave.get(address, follow=False).status_code == 302
 
 
+@pytest.mark.asvs("2.3.1")
 def test_a_state_of_another_hand_off_does_not_fit(cast: dict[str, User], visitor: Open) -> None:
     dave = visitor("dave")
     first, second = ticket_for(dave, path="/a"), ticket_for(dave, path="/b")
@@ -183,6 +185,7 @@ def test_tabs_do_not_disturb_each_other(cast: dict[str, User], visitor: Open) ->
     assert branches() == 1
 
 
+@pytest.mark.asvs("3.7.5")
 def test_a_browser_that_loses_the_cookie_gets_a_page_instead_of_a_loop(cast: dict[str, User], visitor: Open) -> None:
     dave = visitor("dave")
     for _ in range(3):
@@ -197,6 +200,7 @@ def test_a_browser_that_loses_the_cookie_gets_a_page_instead_of_a_loop(cast: dic
     assert Event.objects.filter(kind="hand_off_loop").count() == 1
 
 
+@pytest.mark.asvs("2.3.1", "3.4.5")
 def test_an_entry_without_state_starts_at_the_tenant(cast: dict[str, User], visitor: Open) -> None:
     dave = visitor("dave")
     answer = dave.get(portal_url("/enter/acme/"), follow=False)
@@ -230,6 +234,7 @@ def test_a_proven_member_is_told_the_truth(cast: dict[str, User], acme: Tenant, 
     assert "it@acme.example" in page.content.decode()
 
 
+@pytest.mark.asvs("3.4.5", "16.2.5")
 def test_the_ticket_is_in_no_log_and_no_referrer(cast: dict[str, User], visitor: Open, caplog: pytest.LogCaptureFixture) -> None:
     dave = visitor("dave")
     address = ticket_for(dave)

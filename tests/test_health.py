@@ -27,11 +27,12 @@ def test_healthz_answers_a_proxy_that_speaks_http_to_an_https_portal(cast: dict[
 
 def test_readyz_says_when_migrations_are_missing(cast: dict[str, User], visitor: Open) -> None:
     assert visitor().get(portal_url("/readyz")).json()["status"] == "ready"
-    MigrationRecorder(connection).record_unapplied("identity", "0003_search")
+    MigrationRecorder(connection).record_unapplied("identity", "0004_ledger")
     answer = visitor().get(portal_url("/readyz"))
     assert (answer.status_code, answer.json()) == (503, {"status": "migrations"})
 
 
+@pytest.mark.asvs("16.5.1")
 def test_readyz_says_when_the_database_does_not_answer(cast: dict[str, User], visitor: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     def down(*args: object) -> None:
         raise DatabaseError("the server closed the connection")

@@ -103,6 +103,7 @@ def test_a_slug_that_does_not_fit_is_refused(cast: dict[str, User], slug: str) -
     assert "slug" in refused.value.message_dict
 
 
+@pytest.mark.asvs("2.2.3")
 @pytest.mark.parametrize(
     ("domain", "word"),
     [
@@ -147,6 +148,7 @@ def test_a_further_host_that_is_not_ones_own_is_refused(acme: Tenant, name: str,
         Host(tenant=acme, name=name, cookie_domain=cookie_domain).full_clean()
 
 
+@pytest.mark.asvs("2.2.3")
 def test_cookie_domains_of_tenants_never_overlap(acme: Tenant, globex: Tenant) -> None:
     first = Host(tenant=acme, name="id.shared.test", cookie_domain="shared.test")
     first.full_clean()
@@ -156,6 +158,7 @@ def test_cookie_domains_of_tenants_never_overlap(acme: Tenant, globex: Tenant) -
             Host(tenant=globex, name=name, cookie_domain=domain).full_clean()
 
 
+@pytest.mark.asvs("2.2.3")
 def test_an_app_lies_inside_the_tenants_cookie_domain(acme: Tenant) -> None:
     App(tenant=acme, name="Mail", host="post.acme.portal.localhost").full_clean()
     for host in ("wiki.globex.portal.localhost", "acme.org", "login.portal.localhost", "acme.portal.localhost"):
@@ -264,6 +267,7 @@ def test_the_clients_address_is_the_one_a_trusted_proxy_saw(peer: str, forwarded
     assert client_address(peer, forwarded, trusted) == address
 
 
+@pytest.mark.asvs("4.1.3", "15.3.4")
 def test_forwarded_headers_of_strangers_have_no_effect(cast: dict[str, User], visitor: Open) -> None:
     forged: dict[str, Any] = {
         "HTTP_X_FORWARDED_HOST": "globex.portal.localhost:8000",

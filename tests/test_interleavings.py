@@ -22,7 +22,7 @@ from django.test import RequestFactory
 from identity import clock, sessions, tickets
 from identity.models import Event, Session, User
 from tenants.models import Membership, Tenant
-from tests.conftest import PASSWORD
+from tests.conftest import PASSWORD, password_is
 from tests.visitor import Cookie, Visitor, portal_url, tenant_url
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -148,6 +148,7 @@ def _unended(**where: Any) -> int:
 # --- Ends and hand-offs: who waits for whom ---------------------------------------------------------------------------
 
 
+@pytest.mark.asvs("15.4.3")
 def test_an_end_and_a_redemption_of_the_same_tree_do_not_wait_for_each_other(acme: Tenant, at_once: Threads) -> None:
     root, _key = _tree("dave")
     redeem = _hand_off(root, acme)
@@ -159,6 +160,7 @@ def test_an_end_and_a_redemption_of_the_same_tree_do_not_wait_for_each_other(acm
     assert _unended(user=root.user) == 0
 
 
+@pytest.mark.asvs("15.4.3")
 def test_two_browsers_that_change_hands_do_not_wait_for_each_other(acme: Tenant, at_once: Threads) -> None:
     """dave comes in over alice's branch in one browser, alice over dave's in another."""
     dave, _key = _tree("dave")
@@ -208,6 +210,7 @@ def test_a_change_of_password_and_a_lapse_of_branches_do_not_wait_for_each_other
     assert _alive(spare)
 
 
+@pytest.mark.asvs("15.4.3")
 def test_a_change_of_password_and_a_block_do_not_wait_for_each_other(acme: Tenant, at_once: Threads) -> None:
     """`manage.py member block` holds the tenant, then the membership: a change of password holds no tenant."""
     root, _key = _tree("dave", acme)
@@ -220,6 +223,7 @@ def test_a_change_of_password_and_a_block_do_not_wait_for_each_other(acme: Tenan
     assert _unended(user=dave) == 0
 
 
+@pytest.mark.asvs("15.4.2")
 def test_no_branch_slips_past_the_end_of_a_tenant(acme: Tenant, at_once: Threads) -> None:
     root, _key = _tree("dave")
     redeem = _hand_off(root, acme)
@@ -259,7 +263,7 @@ def test_a_proof_noted_late_does_not_kill_the_spared_tree(cast: dict[str, User])
     root, _key = _tree("dave")
     before = clock.now()
     sessions.change_password(User.objects.get(username="dave"), NEW_PASSWORD, by=None, request=None, spare=root)
-    sessions.prove_again(root, request=RequestFactory().get("/"), at=before)
+    sessions.prove_again(root, request=RequestFactory().get("/"), methods=["pwd"], at=before)
     assert _alive(root)
 
 
@@ -278,7 +282,7 @@ def test_whoever_proved_himself_with_the_old_password_cannot_overwrite_the_new_o
     sessions.change_password(User.objects.get(username="dave"), NEW_PASSWORD, by=None, request=None)
     with pytest.raises(sessions.StaleProof):
         sessions.change_password(stale, "the password of a thief", by=None, request=None)
-    assert User.objects.get(username="dave").check_password(NEW_PASSWORD)
+    assert password_is(User.objects.get(username="dave"), NEW_PASSWORD)
 
 
 def test_a_rehash_in_flight_does_not_bring_the_old_password_back(cast: dict[str, User]) -> None:
@@ -286,8 +290,8 @@ def test_a_rehash_in_flight_does_not_bring_the_old_password_back(cast: dict[str,
     User.objects.filter(username="dave").update(password=Argon2PasswordHasher().encode(PASSWORD, "a salt of sixteen"))
     stale = User.objects.get(username="dave")
     sessions.change_password(User.objects.get(username="dave"), NEW_PASSWORD, by=None, request=None)
-    assert stale.check_password(PASSWORD)
-    assert User.objects.get(username="dave").check_password(NEW_PASSWORD)
+    assert password_is(stale, PASSWORD)
+    assert password_is(User.objects.get(username="dave"), NEW_PASSWORD)
 
 
 def test_a_thief_who_stepped_up_is_out_with_the_change_of_password(cast: dict[str, User], visitor: Callable[..., Visitor]) -> None:
@@ -295,12 +299,13 @@ def test_a_thief_who_stepped_up_is_out_with_the_change_of_password(cast: dict[st
     thief = visitor()
     thief.cookies = list(dave.cookies)
     thief.post(portal_url("/step-up/"), {"password": PASSWORD}, follow=False)
-    fields = {"old_password": PASSWORD, "new_password1": NEW_PASSWORD, "new_password2": NEW_PASSWORD}
+    fields = {"old_password": PASSWORD, "new_password1": NEW_PASSWORD, "new_password2": NEW_PASSWORD, "proof-password": PASSWORD}
     dave.post(portal_url("/account/password/"), fields, follow=False)
     assert dave.is_in()
     assert not thief.is_in()
 
 
+@pytest.mark.asvs("15.4.2")
 def test_a_profile_saved_in_flight_does_not_open_a_closed_account(
     cast: dict[str, User], visitor: Callable[..., Visitor], at_once: Threads
 ) -> None:

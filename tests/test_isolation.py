@@ -52,7 +52,7 @@ def is_let_in(response: object) -> bool:
     return status in {200, 303} or (status == 302 and "/login/" not in location and "/_portal/start" not in location)
 
 
-@pytest.mark.asvs("8.2.1", "8.4.1")
+@pytest.mark.asvs("8.2.1", "8.4.1", "7.2.1", "8.3.1")
 @pytest.mark.parametrize("cookies", ["none", "acme's branch", "a random key"])
 def test_every_portal_route_is_closed_without_a_portal_session(cast: dict[str, User], visitor: Open, cookies: str) -> None:
     stranger = visitor()
@@ -72,7 +72,7 @@ def test_every_portal_route_is_closed_without_a_portal_session(cast: dict[str, U
     assert Session.objects.count() == rows
 
 
-@pytest.mark.asvs("8.2.1", "8.4.1")
+@pytest.mark.asvs("8.2.1", "8.4.1", "7.2.1", "8.3.1")
 @pytest.mark.parametrize("cookies", ["none", "globex's branch", "the portal session"])
 def test_every_tenant_route_is_closed_without_a_branch_of_that_tenant(cast: dict[str, User], visitor: Open, cookies: str) -> None:
     stranger = visitor()
@@ -93,6 +93,7 @@ def test_every_tenant_route_is_closed_without_a_branch_of_that_tenant(cast: dict
     assert Session.objects.count() == rows
 
 
+@pytest.mark.asvs("3.5.4")
 def test_the_routes_of_the_two_kinds_of_host_do_not_mix(cast: dict[str, User], visitor: Open) -> None:
     """A page that must not exist on a host is not in that host's URLconf."""
     olivia = visitor("olivia", at="acme")
@@ -106,10 +107,10 @@ def test_the_routes_of_the_two_kinds_of_host_do_not_mix(cast: dict[str, User], v
     assert olivia.get(tenant_url("acme", "/_portal/check"), follow=False).status_code == 404  # the gate is not built yet
 
 
-CONSOLE = ("/console/{}/", "/console/{}/sessions/")
+CONSOLE = ("/console/{}/", "/console/{}/sessions/", "/console/{}/lockouts/")
 
 
-@pytest.mark.asvs("8.1.1", "8.2.1", "8.2.2")
+@pytest.mark.asvs("8.1.1", "8.2.1", "8.2.2", "8.3.1")
 @pytest.mark.parametrize(
     ("person", "slug", "status"),
     [
@@ -127,7 +128,7 @@ def test_who_sees_which_console(cast: dict[str, User], visitor: Open, person: st
     assert answer.status_code == 404
 
 
-@pytest.mark.asvs("8.2.2", "8.4.1")
+@pytest.mark.asvs("8.2.2", "8.4.1", "2.2.3", "16.3.3")
 def test_a_public_id_of_another_tenant_is_a_404_and_changes_nothing(cast: dict[str, User], visitor: Open) -> None:
     dave, bob = visitor("dave", at="acme"), visitor("bob")
     dave.get(tenant_url("globex"))

@@ -9,8 +9,9 @@ from django.conf import settings
 from django.http import HttpResponse
 from django.test import Client
 
-from identity.models import Session
-from identity.sessions import digest
+from identity import factors
+from identity.crypto import digest
+from identity.models import Session, TotpDevice
 
 
 @dataclass
@@ -59,7 +60,23 @@ class Visitor:
         self.get(tenant_url(at) if at else f"{settings.PORTAL_URL}/login/")
         data = {"username": name, "password": password, **({"remember": "on"} if remember else {})}
         target = urlsplit(self.url).query
-        return self.post(f"{settings.PORTAL_URL}/login/{'?' + target if target else ''}", data)
+        page = self.post(f"{settings.PORTAL_URL}/login/{'?' + target if target else ''}", data)
+        return self.type_code(name) if "/login/code/" in self.url else page
+
+    def type_code(self, name: str, **fields: str) -> Any:
+        """Answer the page that asks for a code with what the person's authenticator shows; no waiting for the next one in tests."""
+        device = TotpDevice.objects.filter(user__username=name, confirmed=True).latest("created_at")
+        TotpDevice.objects.filter(pk=device.pk).update(last_step=-1)
+        return self.post(self.url, {"code": factors.code_now(device), **fields})
+
+    def step_up(self, password: str = "gatehouse-demo") -> Any:
+        """Prove anew, with everything that is asked from the person of this session."""
+        person = self.session().user
+        data = {"password": password}
+        if device := TotpDevice.objects.filter(user=person, confirmed=True).first():
+            TotpDevice.objects.filter(pk=device.pk).update(last_step=-1)
+            data["code"] = factors.code_now(device)
+        return self.post(f"{settings.PORTAL_URL}/step-up/", data, follow=False)
 
     # What a test asks --------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ browser (no Sec-Fetch-Site). Cross-origin reads stay impossible, since no CORS h
 """
 
 import json
+import math
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -17,12 +18,13 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_safe
 
-from identity import events, sessions
+from identity import clock, events, factors, sessions
+from identity.halfway import HalfWay, leave
 from identity.middleware import SessionRequest
-from identity.models import Session, User
+from identity.models import PASSWORD, Session, User
 from portal.forms import SignInForm, SignUpForm
 from portal.views.errors import route
-from portal.views.login import sign_in
+from portal.views.login import Outcome, complete, credentials, sign_in
 from tenants import hosts
 from tenants.text import is_plain, is_storable
 
@@ -105,13 +107,37 @@ def signup(request: SessionRequest, data: dict[str, Any]) -> JsonResponse:
 @endpoint
 @sensitive_variables("data", "form")
 def login(request: SessionRequest, data: dict[str, Any]) -> JsonResponse:
+    """Name and password, and in the same request or the next one the code, if there is a second factor."""
     remember = data.get("remember") in {True, "true", "on", "1"}
-    form = SignInForm({"username": data.get("username", ""), "password": data.get("password", ""), "remember": remember})
-    if form.is_valid():
-        fields = form.cleaned_data
-        if sign_in(request, username=fields["username"], password=fields["password"], remember=remember):
+    half_way = HalfWay.of(request) if "code" in data and "password" not in data else None
+    if half_way is None:
+        form = SignInForm({"username": data.get("username", ""), "password": data.get("password", ""), "remember": remember})
+        outcome = sign_in(request, **credentials(form)) if form.is_valid() else Outcome()
+        if outcome.person:
             return JsonResponse({"message": "Login successful"})
-    return JsonResponse({"error": "Invalid credentials"}, status=401)
+        half_way = outcome.half_way
+    if half_way is None:
+        return JsonResponse({"error": "Invalid credentials"}, status=401)
+    if not data.get("code"):
+        response = JsonResponse({"error": "Code required"}, status=401)
+        half_way.write(response)
+        return response
+    return _second_step(request, half_way, str(data["code"]), trust=data.get("trust") in {True, "true", "on", "1"})
+
+
+def _second_step(request: SessionRequest, half_way: HalfWay, code: str, *, trust: bool) -> JsonResponse:
+    checked = factors.prove(request, half_way.person, code)
+    if checked.locked_until:
+        seconds = max(1, math.ceil((checked.locked_until - clock.now()).total_seconds()))
+        return JsonResponse({"error": "Too many attempts"}, status=429, headers={"Retry-After": str(seconds)})
+    methods = [PASSWORD, checked.method]
+    if not checked.method or not complete(
+        request, half_way.person, methods=methods, remember=half_way.remember, trust=trust, since=half_way.since
+    ):
+        return JsonResponse({"error": "Invalid credentials"}, status=401)
+    response = JsonResponse({"message": "Login successful"})
+    leave(response)
+    return response
 
 
 @endpoint

@@ -20,6 +20,7 @@ ICONS = {
     "clock": '<circle cx="10" cy="10" r="7"/><path d="M10 6v4.3l2.8 1.7"/>',
     "cross": '<path d="m5.5 5.5 9 9M14.5 5.5l-9 9"/>',
     "laptop": '<rect x="4" y="4.5" width="12" height="8.5" rx="1"/><path d="M2 16h16"/>',
+    "lock": '<rect x="4" y="9" width="12" height="8.5" rx="1.5"/><path d="M6.5 9V6.5a3.5 3.5 0 0 1 7 0V9M10 12.5v1.8"/>',
     "menu": '<path d="M3 6h14M3 10h14M3 14h14"/>',
     "phone": '<rect x="6" y="2.5" width="8" height="15" rx="1.8"/><path d="M9.3 15h1.4"/>',
     "search": '<circle cx="9" cy="9" r="5"/><path d="m13 13 4 4"/>',
@@ -27,6 +28,7 @@ ICONS = {
         '<circle cx="5.5" cy="4.5" r="2"/><path d="M5.5 6.5v8a2 2 0 0 0 2 2H11M5.5 10h5.5"/>'
         '<circle cx="13" cy="10" r="2"/><circle cx="13" cy="16.2" r="2"/>'
     ),
+    "shield": '<path d="M10 2.5 4 4.8v4.7c0 3.8 2.4 6.6 6 8 3.6-1.4 6-4.2 6-8V4.8z"/>',
     "tablet": '<rect x="4" y="3" width="12" height="14" rx="1.5"/><path d="M9.3 14.5h1.4"/>',
     "warn": '<path d="M10 3.5 2.5 16.5h15zM10 8.5v3.5M10 14.4v.1"/>',
 }

@@ -23,6 +23,7 @@ from identity.models import Session, User
 from portal.access import PortalRequest, portal_row, signed_in
 from portal.forms import PasswordForm, ProfileForm
 from portal.greeting import greeting
+from portal.stepup import proven
 from portal.views.login import only_tenant
 from portal.views.show import Badge, badge, end_text
 from tenants.models import Membership, Tenant
@@ -109,12 +110,12 @@ def profile(request: PortalRequest) -> HttpResponse:
 
 @sensitive_post_parameters()
 @require_http_methods(["GET", "HEAD", "POST"])
-@signed_in
+@proven
 def password_change(request: PortalRequest) -> HttpResponse:
     """A new password ends every other session of this person; this browser's tree stays (ASVS 6.2.3, 7.4.3)."""
     form = PasswordForm(request.user, request.POST or None)
     if request.method == "POST" and form.is_valid():
-        person = prove(request, request.user.username, form.cleaned_data["old_password"])
+        person = prove(request, request.user.username, form.cleaned_data["old_password"], what="password_change")
         if person is not None and person.pk == request.user.pk:
             try:
                 new = form.cleaned_data["new_password1"]
@@ -123,8 +124,7 @@ def password_change(request: PortalRequest) -> HttpResponse:
                 return interrupted(request)
             request.session.rotate(grace=False)
             return redirect("password_change_done")
-        events.record("password_change_failed", request=request, subject=request.user)
-        form.add_error("old_password", _("That is not your current password. After several wrong ones, wait five minutes."))
+        form.add_error("old_password", _("That is not your current password. After several failed attempts, wait a few minutes."))
     return render(request, "account/password.html", {"here": "profile", "form": form})
 
 

@@ -25,6 +25,8 @@ from identity.models import Event, Session, SessionQuerySet, fold
 from portal.access import ConsoleRequest, PortalRequest, console, portal_row, signed_in
 from portal.forms import EndForm
 from portal.paging import Order, page_of
+from portal.stepup import question
+from portal.views import nav
 from portal.views.account import chosen
 from portal.views.show import Row
 from tenants.models import Membership, Tenant
@@ -49,7 +51,8 @@ def home(request: PortalRequest) -> HttpResponse:
     tenants = Tenant.objects.all() if request.user.is_superuser else Tenant.objects.filter(pk__in=roles, status=Tenant.Status.ACTIVE)
     listed = list(tenants.order_by("name")[:500])
     shown = [{"tenant": tenant, "role": roles.get(tenant.pk, _("Operator"))} for tenant in listed]
-    return render(request, "console/home.html", {"here": "console", "tenants": shown, "brands": listed})
+    context = {"here": "console", "tenants": shown, "brands": listed, "is_operator": request.user.is_superuser}
+    return render(request, "console/home.html", context)
 
 
 @require_safe
@@ -93,7 +96,7 @@ def _list(request: ConsoleRequest, tenant: Tenant) -> dict[str, Any]:
     return {
         "brand": tenant,
         "tenant": tenant,
-        "nav": _nav(tenant, total if state == "live" else None),
+        "nav": nav.of_tenant(tenant, "sessions", total if state == "live" else None),
         "membership": request.membership,
         "rows": [Row.of(row, portal=portal_row(request)) for row in page.rows],
         "ended_rows": [Row.of(row) for row in _lately(tenant)] if state == "live" and first and not q else [],
@@ -174,11 +177,6 @@ def _network(q: str) -> "ipaddress.IPv4Network | ipaddress.IPv6Network | None":
     return None
 
 
-def _nav(tenant: Tenant, live: int | None) -> list[dict[str, Any]]:
-    address = reverse("console_sessions", args=[tenant.slug])
-    return [{"name": "sessions", "label": _("Sessions"), "icon": "sessions", "url": address, "count": live, "current": True}]
-
-
 # --- The end ------------------------------------------------------------------------------------------------------
 
 
@@ -213,6 +211,9 @@ def sessions_end(request: ConsoleRequest) -> HttpResponse:
     live = [row for row in named if row.ended_at is None]
     if not live:
         return _nothing_to_end(request, named, back)
+    people = len({row.user_id for row in live})
+    if people > 1 and (asked := question(request, _("You are about to end sessions of %(n)d people.") % {"n": people})):
+        return asked
     form = EndForm(request.POST if "reason" in request.POST else None)
     if not form.is_valid():
         return _confirm(request, tenant, live, form, back)
@@ -224,7 +225,7 @@ def sessions_end(request: ConsoleRequest) -> HttpResponse:
     text = _over(done, already=len(named) - len(done))
     if not request.htmx:
         messages.success(request, text)
-        return _see_other(back)
+        return see_other(back)
     found = Event.objects.filter(session__in=[row.pk for row in done], kind="session_ended")
     event = found.select_related("tenant").order_by("-pk").first()
     committed = done[0].ended_at if done else None
@@ -250,7 +251,7 @@ def _swap(request: ConsoleRequest, named: list[Session], proof: Proof) -> HttpRe
     return render(request, "console/_ended.html", context)
 
 
-def _see_other(address: str) -> HttpResponse:
+def see_other(address: str) -> HttpResponse:
     return HttpResponse(status=303, headers={"Location": address})
 
 
@@ -261,7 +262,7 @@ def _nothing_to_end(request: ConsoleRequest, named: list[Session], back: str) ->
         text = ngettext("That session was over already.", "Those sessions were over already.", len(named))
         return _swap(request, named, Proof(text, newest, None, ""))
     messages.info(request, _("These sessions were over already.") if named else _("Tick the sessions to end first."))
-    return HttpResponse(headers={"HX-Redirect": back}) if request.htmx else _see_other(back)
+    return HttpResponse(headers={"HX-Redirect": back}) if request.htmx else see_other(back)
 
 
 def _confirm(request: ConsoleRequest, tenant: Tenant, live: list[Session], form: EndForm, back: str) -> HttpResponse:
@@ -290,7 +291,7 @@ def _confirm(request: ConsoleRequest, tenant: Tenant, live: list[Session], form:
     context = {
         "brand": tenant,
         "tenant": tenant,
-        "nav": _nav(tenant, None),
+        "nav": nav.of_tenant(tenant, "sessions"),
         "membership": request.membership,
         "title": title,
         "lead": lead,

@@ -7,10 +7,10 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
-from identity import events, sessions, tickets
+from identity import clock, events, factors, sessions, tickets
 from identity.middleware import SessionRequest
 from identity.models import User
-from portal.access import portal_row, step_up
+from portal.access import enrol, portal_row, step_up
 from tenants import hosts
 from tenants.models import Tenant
 
@@ -28,13 +28,27 @@ def enter(request: SessionRequest, slug: str) -> HttpResponse:
     admitted = sessions.admission(portal, slug)
     if admitted.verdict is sessions.Verdict.PROVE:
         return step_up(request)
+    if admitted.verdict is sessions.Verdict.ENROL:
+        return enrol(request)
     if admitted.verdict is not sessions.Verdict.OPEN:
         return refuse(request, admitted, slug)
     assert tenant is not None
     assert state is not None
     assert admitted.tenant == tenant
+    if page := _remind(request, admitted, tenant):
+        return page
     ticket = tickets.issue(portal, tenant, state)
     return _away(f"{hosts.origin(state.host)}/_portal/finish?{urlencode({'ticket': ticket, 'state': state.text})}")
+
+
+def _remind(request: SessionRequest, admitted: sessions.Admission, tenant: Tenant) -> HttpResponse | None:
+    """During the days of grace, once in each portal session: a second factor will be asked for, and from when on."""
+    due = tenant.factor_due(admitted.membership)
+    told: list[int] = request.session.get("reminded", [])
+    if due is None or due <= clock.now() or tenant.pk in told or factors.has_factor(portal_row(request).user):
+        return None
+    request.session["reminded"] = [*told, tenant.pk][-50:]
+    return render(request, "enter/remind.html", {"brand": tenant, "tenant": tenant, "due": due, "next": request.get_full_path()})
 
 
 def _away(address: str) -> HttpResponse:

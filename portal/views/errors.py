@@ -1,11 +1,13 @@
 """Refusals, calm: JSON for JSON."""
 
+import math
 from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 
 from identity import events
+from identity.ledger import AddressFull
 from tenants.text import clean
 
 
@@ -33,6 +35,17 @@ def bad_request(request: HttpRequest, exception: Exception | None = None) -> Htt
     if _wants_json(request):
         return JsonResponse({"error": "Bad request"}, status=400)
     return render(request, "400.html", status=400)
+
+
+def too_many(request: HttpRequest, full: AddressFull) -> HttpResponse:
+    """An address that has guessed too often. Says nothing of any person. ASVS 2.4.1."""
+    headers = {"Retry-After": str(full.retry_after)}
+    if _wants_json(request):
+        return JsonResponse({"error": "Too many attempts"}, status=429, headers=headers)
+    minutes = math.ceil(full.retry_after / 60)
+    page = render(request, "429.html", {"minutes": minutes}, status=429)
+    page["Retry-After"] = headers["Retry-After"]
+    return page
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:

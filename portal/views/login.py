@@ -1,28 +1,32 @@
-"""Signing in and out, and proving again."""
+"""Signing in, with a password and perhaps a code, and signing out."""
 
 import uuid
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from django.conf import settings
-from django.contrib import auth
+from django.contrib import auth, messages
 from django.contrib.auth.models import AnonymousUser
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as lazy
+from django.utils.translation import ngettext
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
 
-from identity import events, sessions
+from identity import factors, known, ledger, sessions
 from identity.backends import prove
 from identity.devices import device
+from identity.halfway import HalfWay, leave
 from identity.middleware import SessionRequest
-from identity.models import Session, User
+from identity.models import PASSWORD, RECOVERY, TRUSTED, RecoveryCode, Session, User
 from identity.tickets import State
-from portal.access import PortalRequest, portal_next, portal_row, signed_in
-from portal.forms import SignInForm, StepUpForm
+from portal.access import portal_next
+from portal.forms import CodeForm, SignInForm
 from tenants import hosts, policy
 from tenants.models import Membership, Tenant
 
@@ -64,8 +68,13 @@ def login(request: SessionRequest) -> HttpResponse:
     if request.method == "POST":
         form = SignInForm(request.POST)
         if form.is_valid():
-            if sign_in(request, **_credentials(form)):
+            outcome = sign_in(request, **credentials(form))
+            if outcome.person:
                 return _onward(request, target)
+            if outcome.half_way:
+                response = redirect(f"{reverse('login_code')}?{urlencode({'next': target})}" if target else "login_code")
+                outcome.half_way.write(response)
+                return response
             form.add_error(None, _("That name and password do not match."))
     else:
         if request.user.is_authenticated:
@@ -79,36 +88,128 @@ def login(request: SessionRequest) -> HttpResponse:
         "continue_to": tenant.name if tenant else "",
         "signup_open": settings.SIGNUP == "open",
         "remember_days": policy.REMEMBERED_ABSOLUTE.days,
+        "late": "late" in request.GET,
     }
     return let_through(render(request, "login/login.html", context), tenant, state)
 
 
-def _credentials(form: SignInForm) -> dict[str, Any]:
+def credentials(form: SignInForm) -> dict[str, Any]:
     data = form.cleaned_data
     return {"username": data["username"], "password": data["password"], "remember": data["remember"]}
 
 
-def sign_in(request: SessionRequest, *, username: str, password: str, remember: bool) -> User | None:
-    """Check the password and open a portal session in this browser: the form's way in and the JSON one. None: no."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a name and a password: a person who is signed in, one who has to type a code, or neither."""
+
+    person: User | None = None
+    half_way: HalfWay | None = None
+
+
+def sign_in(request: SessionRequest, *, username: str, password: str, remember: bool) -> Outcome:
+    """Check the password; sign in whom it suffices for. The form's way in and the JSON one. Raises ledger.AddressFull."""
     user = prove(request, username, password)
     if user is None:
-        known = User.objects.named(username)
-        events.record("sign_in_failed", request=request, subject=known)
-        return None
+        return Outcome()
+    if not factors.has_factor(user):
+        return Outcome(complete(request, user, methods=[PASSWORD], remember=remember))
+    if known.is_trusted(request, user):
+        return Outcome(complete(request, user, methods=[PASSWORD, TRUSTED], remember=remember))
+    return Outcome(half_way=HalfWay.begin(user, remember=remember))
+
+
+def complete(
+    request: SessionRequest, user: User, *, methods: list[str], remember: bool, trust: bool = False, since: datetime | None = None
+) -> User | None:
+    """Open a portal session in this browser, after a proof with every factor that was due. None: the account changed meanwhile.
+
+    Only here a person's wrong answers are forgotten and a browser becomes known: after a complete sign-in.
+    """
     if request.session.row is not None:  # a browser holds one tree; the one from before ends
         request.session.flush()
     try:
         auth.login(request, user, backend=BACKEND)
         pk = uuid.uuid4()
-        row, key = sessions.sign_in(
-            user, request=request, methods=["pwd"], remember=remember, session_data=request.session.sealed_data(pk), pk=pk
-        )
+        data = request.session.sealed_data(pk)
+        row, key = sessions.sign_in(user, request=request, methods=methods, remember=remember, session_data=data, pk=pk, since=since)
     except sessions.StaleProof:
         request.session.forget()
         request.user = AnonymousUser()
         return None
     request.session.adopt(row, key)
+    user.methods = tuple(methods)
+    ledger.clear(user, known.device_of(request, user))
+    known.remember(request, user, trust=trust)
     return user
+
+
+# --- The code -----------------------------------------------------------------------------------------------------
+
+
+@sensitive_post_parameters("code")
+@require_http_methods(["GET", "HEAD", "POST"])
+def code(request: SessionRequest) -> HttpResponse:
+    """The second step: a code of the authenticator, or a recovery code. Only who has just typed the password gets here."""
+    target = portal_next(request.POST.get("next", "") or request.GET.get("next", ""))
+    tenant, state = bound_for(target)
+    half_way = HalfWay.of(request)
+    if half_way is None or "cancel" in request.POST:
+        return _back_to_login(request, target, late=half_way is None)
+    lost = "lost" in request.GET
+    form = CodeForm(request.POST or None, lost=lost, initial={"next": target, "mark": half_way.mark})
+    if request.method == "POST" and form.is_valid():
+        if form.cleaned_data["mark"] not in {"", half_way.mark}:
+            form = CodeForm(lost=lost, initial={"next": target, "mark": half_way.mark})
+            form.notice = _("Another tab of this browser has begun to sign %(name)s in. The code is asked for that account now.") % {
+                "name": half_way.person.username
+            }
+        elif (page := _try_code(request, half_way, form, target)) is not None:
+            return page
+    return let_through(render(request, "login/code.html", _code_context(request, half_way, form, tenant)), tenant, state)
+
+
+def _try_code(request: SessionRequest, half_way: HalfWay, form: CodeForm, target: str) -> HttpResponse | None:
+    checked = factors.prove(request, half_way.person, form.cleaned_data["code"])
+    if not checked.method:
+        form.explain(checked)
+        return None
+    methods, trust = [PASSWORD, checked.method], form.cleaned_data["trust"]
+    if not complete(request, half_way.person, methods=methods, remember=half_way.remember, trust=trust, since=half_way.since):
+        return _back_to_login(request, target, late=True)
+    if checked.method == RECOVERY:
+        left = RecoveryCode.objects.filter(user=half_way.person, used_at=None).count()
+        text = ngettext("%(n)d recovery code is left.", "%(n)d recovery codes are left.", left) % {"n": left}
+        messages.warning(request, text + " " + _("You can make new ones under Two-factor."))
+    response = _onward(request, target)
+    leave(response)
+    return response
+
+
+def _code_context(request: SessionRequest, half_way: HalfWay, form: CodeForm, tenant: Tenant | None) -> dict[str, Any]:
+    person = half_way.person
+    place = tenant or only_tenant(person)  # whose rules hold, and who helps
+    may_trust = not person.is_superuser and (place is None or place.rules.trusted_browsers)
+    return {
+        "form": form,
+        "brand": tenant,
+        "tenant": place,
+        "person": person,
+        "names": _(" or ").join(f"“{device.name}”" for device in factors.authenticators(person)),
+        "expires_at": half_way.expires_at,
+        "lost": "lost" in request.GET,
+        "may_trust": may_trust,
+        "trust_days": policy.TRUSTED_BROWSER.days,
+    }
+
+
+def _back_to_login(request: SessionRequest, target: str, *, late: bool) -> HttpResponse:
+    """To the start again: cancelled, too late, or never begun."""
+    if request.user.is_authenticated:
+        return redirect(target or "home")
+    query = {**({"next": target} if target else {}), **({"late": "1"} if late else {})}
+    response = redirect(f"{reverse('login')}?{urlencode(query)}" if query else "login")
+    leave(response)
+    return response
 
 
 def _onward(request: SessionRequest, target: str) -> HttpResponse:
@@ -184,42 +285,13 @@ _LEADS: dict[str, Any] = {
     Session.Reason.BY_OPERATOR: lazy("An operator of this portal ended this session. It was in force at once, everywhere."),
     Session.Reason.BY_PERSON: lazy("You ended this session from your list of sessions."),
     Session.Reason.PASSWORD: lazy("The password of this account was changed, which ends every other session."),
+    Session.Reason.FACTORS: lazy("The second factor of this account was changed, which ends every other session."),
+    Session.Reason.POLICY: lazy("A second factor is asked for here now, and this session was opened without one."),
     Session.Reason.DEACTIVATED: lazy("This account was deactivated by an operator."),
     Session.Reason.BLOCKED: lazy("Signing in here was blocked for this account by an administrator."),
     Session.Reason.REMOVED: lazy("This account is no longer a member here."),
     Session.Reason.SUSPENDED: lazy("This place was suspended by an operator."),
 }
-
-
-# --- Step-up ------------------------------------------------------------------------------------------------------
-
-
-@sensitive_post_parameters("password")
-@require_http_methods(["GET", "HEAD", "POST"])
-@signed_in
-def step_up(request: PortalRequest) -> HttpResponse:
-    """Prove that it is you: the password again (factors come with the ledger). The absolute limits stay as they were."""
-    target = portal_next(request.POST.get("next", "") or request.GET.get("next", ""))
-    tenant, state = bound_for(target)
-    form = StepUpForm(request.POST or None, initial={"next": target})
-    if request.method == "POST" and form.is_valid():
-        person = prove(request, request.user.username, form.cleaned_data["password"])
-        if person is not None and person.pk == request.user.pk:
-            if sessions.prove_again(portal_row(request), request=request):
-                request.session.rotate(grace=True)
-            return redirect(target or "home")
-        events.record("step_up_failed", request=request, subject=request.user)
-        form.add_error("password", _("That password is not right. After several wrong ones, wait five minutes."))
-    context = {"form": form, "brand": tenant, "username": request.user.username, "why": _why(target, tenant)}
-    return let_through(render(request, "step_up/step_up.html", context), tenant, state)
-
-
-def _why(target: str, tenant: Tenant | None) -> str:
-    if tenant:
-        return _("%(tenant)s asks for a fresh proof before it opens again.") % {"tenant": tenant.name}
-    if target.startswith("/console/"):
-        return _("The console asks for a fresh proof.")
-    return _("What comes next asks for a fresh proof.")
 
 
 # --- Sign out -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from datetime import datetime
 from django.utils.translation import gettext as _
 
 from identity.devices import device
-from identity.models import Session
+from identity.models import CODE, RECOVERY, TRUSTED, Session
 from portal.templatetags.gatehouse import when
 
 
@@ -18,8 +18,12 @@ class Badge:
 
 def badge(methods: list[str]) -> Badge:
     """How somebody proved himself. Password only is the weak one."""
-    if "otp" in methods:
+    if CODE in methods:
         return Badge(_("Password + code"), "good")
+    if RECOVERY in methods:
+        return Badge(_("Recovery code"), "warn")
+    if TRUSTED in methods:
+        return Badge(_("Trusted browser"), "brand")
     return Badge(_("Password only"), "weak")
 
 

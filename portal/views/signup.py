@@ -9,8 +9,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_safe
 
-from identity import events, links, sessions
-from identity.backends import release
+from identity import events, ledger, links, sessions
 from identity.middleware import SessionRequest
 from identity.models import Link, User
 from portal.access import portal_next
@@ -38,12 +37,13 @@ def signup(request: SessionRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def signup_link(request: SessionRequest, token: str) -> HttpResponse:
     """The first operator's account, behind a link that `manage.py operator link` printed."""
-    if links.find(token, Link.Purpose.OPERATOR) is None:
+    link = links.seen(request, token, Link.Purpose.OPERATOR)
+    if link is None:
         return refused(request)
     form = SignUpForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         form.instance.is_superuser = form.instance.is_staff = True
-        user = _first_operator(request, form, token)
+        user = _first_operator(request, form, link)
         if user:
             return render(request, "signup/done.html", {"username": user.username, "operator": True, "login_url": "/login/"}, status=201)
         if not form.errors:
@@ -51,10 +51,10 @@ def signup_link(request: SessionRequest, token: str) -> HttpResponse:
     return render(request, "signup/signup.html", {"form": form, "operator": True, "login_url": "/login/"})
 
 
-def _first_operator(request: SessionRequest, form: SignUpForm, token: str) -> User | None:
+def _first_operator(request: SessionRequest, form: SignUpForm, link: Link) -> User | None:
     """Account and link in one transaction: an account without the link, or the link without an account, is not left behind."""
     with transaction.atomic():
-        user = form.create() if links.take(token, Link.Purpose.OPERATOR) else None
+        user = form.create() if links.take(link) else None
         if user is None:
             transaction.set_rollback(True)
             return None
@@ -66,20 +66,19 @@ def _first_operator(request: SessionRequest, form: SignUpForm, token: str) -> Us
 @require_http_methods(["GET", "HEAD", "POST"])
 def password_reset(request: SessionRequest, token: str) -> HttpResponse:
     """A new password behind a link that `manage.py user link` printed. It signs nobody in and ends every session (ASVS 6.4.3)."""
-    link = links.find(token, Link.Purpose.PASSWORD)
+    link = links.seen(request, token, Link.Purpose.PASSWORD)
     if link is None or link.user is None:
         return refused(request)
     form = NewPasswordForm(link.user, request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
             with transaction.atomic():
-                taken = links.take(token, Link.Purpose.PASSWORD)
-                if taken is None or taken.user is None:
+                if not links.take(link):
                     return refused(request)
-                sessions.change_password(taken.user, form.cleaned_data["password"], by=taken.user, request=request)
+                sessions.change_password(link.user, form.cleaned_data["password"], by=link.user, request=request)
         except sessions.StaleProof:
             return refused(request)
-        release(link.user)
+        ledger.release_person(link.user, by=link.user, reason="new password by a one-time link", request=request)
         return redirect("password_reset_complete")
     return render(request, "password/reset.html", {"form": form, "person": link.user.username})
 
@@ -97,5 +96,4 @@ def password_forgot(request: SessionRequest) -> HttpResponse:
 
 def refused(request: SessionRequest) -> HttpResponse:
     """Used, late or unknown: one page for all three."""
-    events.record("link_refused", request=request)
     return render(request, "login/link_refused.html", status=404)

@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.races.__main__ import ROUNDS
+from tests.races.__main__ import GUESSES, ROUNDS
 from tests.servers import Missing, Portal, PostgreSQL
 
 OVER_HTTP = {"anonymous": 100_000, "ends_over_http": 60}
+EVERY = [*ROUNDS, *GUESSES, *OVER_HTTP]
 SECRETS = {
     "SECRET_KEY": "a key for the races only, long enough to be one",
     "ENCRYPTION_KEYS": "cmFjZXMgb25seTogMzIgYnl0ZXMgb2YgYSBmYWtlISE=",
@@ -27,13 +28,13 @@ SECRETS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.races", description="The long races, on both databases.")
-    parser.add_argument("races", nargs="*", metavar="RACE", help=f"some of: {', '.join([*ROUNDS, *OVER_HTTP])}")
+    parser.add_argument("races", nargs="*", metavar="RACE", help=f"some of: {', '.join(EVERY)}")
     parser.add_argument("--scale", type=float, default=1.0, help="times the usual rounds")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--database", choices=["sqlite", "postgres", "both"], default="both")
     options = parser.parse_args()
-    chosen = options.races or [*ROUNDS, *OVER_HTTP]
-    if unknown := set(chosen) - {*ROUNDS, *OVER_HTTP}:
+    chosen = options.races or EVERY
+    if unknown := set(chosen) - set(EVERY):
         parser.error(f"there is no race {', '.join(sorted(unknown))}")
     for name in ("PORTAL_URL", "TENANT_DOMAIN", "TRUSTED_PROXIES", "SIGNUP", "DEBUG", "LOG_FORMAT"):
         os.environ.pop(name, None)
@@ -69,7 +70,7 @@ def _databases(kind: str, folder: Path) -> Iterator[tuple[str, str]]:
 
 def _run(chosen: list[str], first: str, second: str, folder: Path, scale: float, seed: int) -> Iterator[dict[str, Any]]:
     environment = {**os.environ, "DATABASE_URL": first, "STATIC_ROOT": str(folder / "static")}
-    if direct := [name for name in chosen if name in ROUNDS]:
+    if direct := [name for name in chosen if name not in OVER_HTTP]:
         subprocess.run([sys.executable, "manage.py", "migrate", "--verbosity=0"], env=environment, check=True)
         command = [sys.executable, "-m", "tests.races", "--json", f"--scale={scale}", f"--seed={seed}", *direct]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:

@@ -1,6 +1,6 @@
 """What goes into a portal's database beside the browser, in a process with that portal's environment.
 
-python -m tests.browser.data install | crowd | long-names …
+python -m tests.browser.data install | crowd | long-names | asks:SLUG | code:NAME | old-proofs …
 """
 
 import os
@@ -18,9 +18,9 @@ from django.core.management import call_command  # noqa: E402
 from django.db import transaction  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
-from identity import sessions  # noqa: E402
+from identity import factors, sessions  # noqa: E402
 from identity.management.commands import demo  # noqa: E402
-from identity.models import Session, User  # noqa: E402
+from identity.models import Session, TotpDevice, User  # noqa: E402
 from tenants.models import Membership, Tenant  # noqa: E402
 from tests.browser.agents import (  # noqa: E402
     CHROME_WINDOWS,
@@ -53,6 +53,7 @@ class Visit:
     signed_in: int
     seen: int
     at: str = "acme"
+    by: str = "pwd"  # how it was proven
     remember: bool = False
     ended_by: str = ""
     note: str = ""
@@ -63,12 +64,12 @@ VISITS = [
     Visit("alice", IPHONE, "198.51.100.71", 60 * 24 * 3, 41, remember=True),
     Visit("dave", IPHONE, "2001:db8:61:7::1d4", 60 * 24 * 6, 95, at="acme globex", remember=True),
     Visit("dave", CHROME_WINDOWS, "192.0.2.77", 60 * 5, 60 * 4, at="acme"),
-    Visit("priya", CHROME_WINDOWS, "203.0.113.31", 324, 6),
+    Visit("priya", CHROME_WINDOWS, "203.0.113.31", 324, 6, by="pwd otp"),
     Visit("jonas", FIREFOX_LINUX, "2001:db8:61:7::3c", 58, 11),
-    Visit("mei", SAFARI_MAC, "203.0.113.58", 142, 19),
-    Visit("mei", IPAD, "198.51.100.14", 60 * 24 * 2, 230, remember=True),
+    Visit("mei", SAFARI_MAC, "203.0.113.58", 142, 19, by="pwd otp"),
+    Visit("mei", IPAD, "198.51.100.14", 60 * 24 * 2, 230, remember=True, by="pwd trusted"),
     Visit("tomas", EDGE_WINDOWS, "192.0.2.140", 402, 27),
-    Visit("samira", PIXEL, "198.51.100.203", 84, 33),
+    Visit("samira", PIXEL, "198.51.100.203", 84, 33, by="pwd recovery"),
     Visit("olivia", SAFARI_MAC, "203.0.113.12", 265, 52, at="acme globex"),
     Visit("samira", FIREFOX_LINUX, "203.0.113.90", 400, 300, ended_by="bob", note="Shared computer at the desk"),
 ]
@@ -92,7 +93,7 @@ def crowd(people: list[tuple[str, str, str]], visits: list[Visit]) -> None:
 
 def _arrive(visit: Visit) -> None:
     user = User.objects.get(username=visit.name)
-    portal, _key = sessions.sign_in(user, request=None, methods=["pwd"], remember=visit.remember)
+    portal, _key = sessions.sign_in(user, request=None, methods=visit.by.split(), remember=visit.remember)
     for slug in visit.at.split():
         with transaction.atomic():
             sessions.open_branch(portal.pk, Tenant.objects.get(slug=slug), request=None)
@@ -117,12 +118,35 @@ def install() -> None:
     demo.seed(PASSWORD)
 
 
-VERBS: dict[str, Callable[[], None]] = {
+def asks(slug: str) -> None:
+    """From now on this tenant asks everybody for a second factor."""
+    tenant = Tenant.objects.get(slug=slug)
+    tenant.policy, tenant.factor_since = {"second_factor": "everyone"}, timezone.now()
+    tenant.save()
+
+
+def code(name: str) -> None:
+    """Print what the person's authenticator shows, as if the last code had been used long ago."""
+    device = TotpDevice.objects.filter(user__username=name, confirmed=True).latest("created_at")
+    TotpDevice.objects.filter(pk=device.pk).update(last_step=-1)
+    print(factors.code_now(device))
+
+
+def old_proofs() -> None:
+    """Everybody's proof is older than a step-up takes."""
+    Session.objects.update(proved_at=timezone.now() - timedelta(minutes=11))
+
+
+VERBS: dict[str, Callable[..., None]] = {
     "install": install,
     "crowd": lambda: crowd(NEW_PEOPLE, VISITS),
     "long-names": lambda: crowd([LONG_NAME], [LONG_VISIT]),
+    "asks": asks,
+    "code": code,
+    "old-proofs": old_proofs,
 }
 
 if __name__ == "__main__":
     for verb in sys.argv[1:]:
-        VERBS[verb]()
+        name, _, of = verb.partition(":")
+        VERBS[name](*filter(None, [of]))

@@ -26,7 +26,7 @@ from tests.servers import Portal, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "gatehouse-demo"
-NAMES = {"portal": "__Host-portal", "session": "__Secure-session", "start": "__Host-start", "csrf": "__Host-csrf", "theme": "__Host-theme"}
+NAMES = {name: f"__Host-{name}" for name in ("portal", "start", "device", "half-way", "csrf", "theme")} | {"session": "__Secure-session"}
 
 
 def new_database(folder: Path) -> str:
@@ -70,6 +70,10 @@ class Site(ABC):
         """Put something into the database: see tests/browser/data.py."""
         data(*verbs, environment=self.portal.environment)
 
+    def code(self, name: str) -> str:
+        """What this person's authenticator shows, good at once, as if the last code had been used long ago."""
+        return data(f"code:{name}", environment=self.portal.environment).split()[-1]
+
     @abstractmethod
     def stop(self) -> None: ...
 
@@ -80,12 +84,14 @@ class Site(ABC):
         self.stop()
 
 
-def data(*verbs: str, environment: dict[str, str]) -> None:
+def data(*verbs: str, environment: dict[str, str]) -> str:
+    """Do these verbs of tests/browser/data.py; returns what they print."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.browser.data", *verbs], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise RuntimeError(f"{' '.join(verbs)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
 
 
 class Plain(Site):

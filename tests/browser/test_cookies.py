@@ -14,6 +14,7 @@ from tests.browser.window import SECONDS, Window, starts_with
 DAY = 24 * 3600
 
 
+@pytest.mark.asvs("3.3.1", "3.3.2", "3.3.3", "3.3.4")
 def test_each_cookie_has_its_host_and_no_script_reads_any(site: Site, window: OpenWindow) -> None:
     dave = window("dave", at="acme")
     with dave.page.expect_response("**/_portal/theme"):
@@ -24,6 +25,7 @@ def test_each_cookie_has_its_host_and_no_script_reads_any(site: Site, window: Op
     held = dave.cookies()
     assert set(held) == {
         (site.cookie("portal"), login),
+        (site.cookie("device"), login),
         (site.cookie("csrf"), login),
         (site.cookie("session"), parent),
         (site.cookie("start"), acme),

@@ -16,6 +16,7 @@ def look_at(page: Page) -> None:
     page.evaluate("dispatchEvent(new Event('focus'))")
 
 
+@pytest.mark.asvs("7.4.1")
 @pytest.mark.parametrize("host", ["acme", "login"])
 def test_a_sign_out_on_any_host_ends_everything(site: Site, window: OpenWindow, host: str) -> None:
     dave = window("dave", at="acme")
@@ -56,6 +57,7 @@ def chromium_with_memory(playwright: Playwright, authority: Authority) -> Iterat
         yield browser
 
 
+@pytest.mark.asvs("14.3.1")
 @pytest.mark.parametrize("host", ["acme", "login"])
 def test_the_back_button_shows_nothing_private_after_a_sign_out(chromium_with_memory: Browser, site: Site, host: str) -> None:
     dave = Window(chromium_with_memory, site)

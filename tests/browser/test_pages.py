@@ -37,6 +37,7 @@ DAVE = [
     ("login", "/account/password/"),
     ("login", "/account/password/done/"),
     ("login", "/account/sessions/"),
+    ("login", "/account/two-factor/"),
     ("login", "/console/"),
     ("login", "/step-up/?next=/account/"),
     ("login", "/enter/nobody/"),
@@ -46,6 +47,18 @@ DAVE = [
     ("acme", "/_portal/logout"),
     ("globex", "/"),
 ]
+ERIN = [
+    ("login", "/account/two-factor/"),
+    ("login", "/account/two-factor/add/"),
+    ("login", "/account/two-factor/codes/"),
+    ("login", "/step-up/?next=/account/two-factor/"),
+    ("login", "/console/"),
+    ("login", "/console/acme/lockouts/"),
+    ("login", "/console/platform/lockouts/"),
+    ("login", "/console/platform/lockouts/?q=nobody"),
+    ("login", "/console/platform/lockouts/?part=addresses"),
+    ("login", "/console/platform/factors/"),
+]
 OLIVIA = [
     ("login", "/"),
     ("login", "/console/"),
@@ -54,6 +67,7 @@ OLIVIA = [
     ("login", "/console/acme/sessions/?q=nobody"),
     ("login", "/console/acme/sessions/?state=ended"),
     ("login", "/console/globex/sessions/?state=ended"),
+    ("login", "/console/acme/lockouts/"),
 ]
 
 
@@ -79,18 +93,27 @@ def visit(window: Window, pages: list[tuple[str, str]]) -> None:
         look_over(window.page)
 
 
+@pytest.mark.asvs("3.6.1", "14.2.3", "14.3.3")
 def test_what_a_guest_sees(site: Site, window: OpenWindow) -> None:
     visit(window(expects=(400, 403, 404)), GUEST)
 
 
+@pytest.mark.asvs("3.6.1", "14.2.3", "14.3.3")
 def test_what_dave_sees(site: Site, window: OpenWindow) -> None:
     visit(window("dave", at="acme", expects=(403,)), DAVE)
 
 
+@pytest.mark.asvs("3.6.1", "14.2.3", "14.3.3")
+def test_what_erin_sees_of_her_second_factor(site: Site, window: OpenWindow) -> None:
+    visit(window("erin"), ERIN)
+
+
+@pytest.mark.asvs("3.6.1", "14.2.3", "14.3.3")
 def test_what_olivia_sees_in_the_console(site: Site, window: OpenWindow) -> None:
     visit(window("olivia", at="acme"), OLIVIA)
 
 
+@pytest.mark.asvs("14.3.3")
 @over_http
 def test_the_console_filters_and_asks_without_a_trace(site: Site, window: OpenWindow) -> None:
     olivia = window("olivia", at="acme", viewport=PHONE)
@@ -157,6 +180,7 @@ def test_a_sign_in_that_fails_says_one_sentence(site: Site, window: OpenWindow) 
     look_over(guest.page)
 
 
+@pytest.mark.asvs("3.4.3")
 @over_http
 def test_a_script_that_the_policy_forbids_would_be_noticed(site: Site, window: OpenWindow) -> None:
     """The watch itself: without it the promise of this file would be empty."""

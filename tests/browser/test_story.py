@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import OpenWindow
@@ -9,6 +10,7 @@ from tests.browser.site import PASSWORD, Site
 from tests.browser.window import SECONDS, starts_with
 
 
+@pytest.mark.asvs("7.4.5")
 def test_dave_signs_in_once_and_bob_ends_his_session_at_acme(site: Site, window: OpenWindow) -> None:
     # Dave signs in once, at Acme, and Globex opens without a second password.
     dave = window("dave", at="acme")

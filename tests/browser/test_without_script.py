@@ -1,5 +1,6 @@
 """Every job works with scripts switched off."""
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import OpenWindow, over_http
@@ -8,6 +9,7 @@ from tests.browser.site import Site
 pytestmark = over_http
 
 
+@pytest.mark.asvs("3.7.5")
 def test_bob_ends_a_session_through_the_confirmation_page(site: Site, window: OpenWindow) -> None:
     dave = window("dave", at="acme", java_script_enabled=False)
     bob = window("bob", at="acme", java_script_enabled=False)
@@ -48,6 +50,7 @@ def test_bob_ends_several_ticked_sessions(site: Site, window: OpenWindow) -> Non
     expect(bob.page.get_by_role("status").filter(has_text="2 sessions of Alice Keller are over.")).to_be_visible()
 
 
+@pytest.mark.asvs("3.7.5")
 def test_dave_ends_his_other_browser_and_one_of_his_branches(site: Site, window: OpenWindow) -> None:
     other = window("dave", at="globex", java_script_enabled=False)
     dave = window("dave", at="acme", java_script_enabled=False)

@@ -91,6 +91,12 @@ class Crew:
             raise RuntimeError(outcome.error)
         return outcome.result
 
+    def everywhere(self, act: str, **args: Any) -> None:
+        """One act in every process: what sets it up for a race."""
+        for outcome in self.run([[Task(act, args) for _pipe in self._pipes]])[0]:
+            if outcome.error:
+                raise RuntimeError(outcome.error)
+
     def begin(self, act: str, **args: Any) -> Callable[[], Outcome]:
         """Start one act by racer 0 and go on; the returned function waits for its outcome. Nothing else may run meanwhile."""
         self._pipes[0].send((1, [[Task(act, args)]]))

@@ -24,7 +24,7 @@ from tests.races.stage import Slot, Stage, Tree, chance_of, deadlocks, ticket, t
 
 
 @contextmanager
-def _race(name: str, rounds: int, seed: int) -> Iterator[Report]:
+def race(name: str, rounds: int, seed: int) -> Iterator[Report]:
     report = Report(name, rounds, seed, connection.vendor)
     before, started = deadlocks(), time.monotonic()
     yield report
@@ -54,7 +54,7 @@ def _ms(chance: Random, most: float) -> float:
 
 def ticket_against_end(crew: Crew, stage: Stage, *, rounds: int, seed: int, first: int = 0) -> Report:
     """Whoever comes first, no branch outlives its portal session."""
-    with _race("ticket against end", rounds, seed) as report:
+    with race("ticket against end", rounds, seed) as report:
         for heat in stage.heats(rounds, first):
             with transaction.atomic():
                 trees = [tree(slot.person) for _number, slot in heat]
@@ -172,7 +172,7 @@ def _end_of(variant: str, slot: Slot, grown: Tree, other: Tree | None) -> tuple[
 
 def end_against_everything(crew: Crew, stage: Stage, *, rounds: int, seed: int, first: int = 0) -> Report:
     """After an end nothing that it was for is ever live again, and what it was not for lives on."""
-    with _race("end against read, write, rotate, finish", rounds, seed) as report:
+    with race("end against read, write, rotate, finish", rounds, seed) as report:
         for heat in stage.heats(rounds, first):
             with transaction.atomic():
                 scenes = [_plan(number, slot, seed) for number, slot in heat]
@@ -231,7 +231,7 @@ def _alive(slot: Slot) -> set[str]:
 
 
 def one_ticket_many_times(crew: Crew, stage: Stage, *, rounds: int, seed: int, first: int = 0) -> Report:
-    with _race(f"one ticket, {crew.size} redemptions", rounds, seed) as report:
+    with race(f"one ticket, {crew.size} redemptions", rounds, seed) as report:
         for heat in stage.heats(rounds, first):
             with transaction.atomic():
                 trees = [tree(slot.person) for _number, slot in heat]
@@ -260,7 +260,7 @@ def one_ticket_many_times(crew: Crew, stage: Stage, *, rounds: int, seed: int, f
 
 def two_tabs_rotate(crew: Crew, stage: Stage, *, rounds: int, seed: int, first: int = 0) -> Report:
     """A step-up in two tabs: one new key, nobody is signed out; the old key dies with the grace, or at once without one."""
-    with _race("two tabs rotate at once", rounds, seed) as report:
+    with race("two tabs rotate at once", rounds, seed) as report:
         for heat in stage.heats(rounds, first):
             with transaction.atomic():
                 trees = [tree(slot.person) for _number, slot in heat]
@@ -303,7 +303,7 @@ def _judge_tabs(report: Report, number: int, grown: Tree, tabs: list[Try], *, gr
 def ends_exactly_once(crew: Crew, stage: Stage, *, rounds: int, seed: int, first: int = 0) -> Report:
     """Parallel ends of the same sessions, named by root, by branch or both: each is in one answer and in one event."""
     parties = min(crew.size, 8)
-    with _race(f"{parties} ends of the same sessions", rounds, seed) as report:
+    with race(f"{parties} ends of the same sessions", rounds, seed) as report:
         for heat in stage.heats(rounds, first):
             with transaction.atomic():
                 groves = [[tree(who, slot.a, slot.b) for who in (slot.person, slot.person, slot.rival)] for _number, slot in heat]
@@ -335,7 +335,7 @@ def ends_exactly_once(crew: Crew, stage: Stage, *, rounds: int, seed: int, first
 
 def sign_in_against_password(crew: Crew, stage: Stage, *, rounds: int, seed: int, first: int = 0) -> Report:
     """No session that was proven with the old password, or before a deactivation, is live after it."""
-    with _race("sign-in against password, deactivation", rounds, seed) as report:
+    with race("sign-in against password, deactivation", rounds, seed) as report:
         for heat in stage.heats(rounds, first):
             tasks = []
             for number, slot in heat:
@@ -366,7 +366,7 @@ def sign_in_against_password(crew: Crew, stage: Stage, *, rounds: int, seed: int
 
 def medley(crew: Crew, stage: Stage, *, rounds: int, seed: int, first: int = 0) -> Report:
     """All of it at once by few people at few tenants, for as many seconds as there are rounds: no deadlock, no lock, no 500."""
-    with _race("everything at once (rounds: seconds)", rounds, seed) as report:
+    with race("everything at once (rounds: seconds)", rounds, seed) as report:
         stage.refresh()
         few = stage.slots[:1]
         users = [(user.pk, user.username) for slot in few for user in (slot.person, slot.rival)]

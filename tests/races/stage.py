@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.hashers import MD5PasswordHasher
 from django.db import connection, transaction
 
@@ -62,6 +63,14 @@ class Stage:
         for slot in self.slots:
             slot.person, slot.rival = known_people[slot.person.pk], known_people[slot.rival.pk]
             slot.a, slot.b = known_places[slot.a.pk], known_places[slot.b.pk]
+
+
+def database_url(name: str) -> str:
+    """The address of a database beside the one of this run."""
+    database = settings.DATABASES["default"]
+    if "sqlite" in database["ENGINE"]:
+        return f"sqlite:///{name}"
+    return f"postgres://{database['USER']}@{database['HOST']}:{database['PORT']}/{name}"
 
 
 def chance_of(seed: int, number: int) -> random.Random:

@@ -12,8 +12,10 @@ from django.core.management import BaseCommand, CommandError, CommandParser, cal
 from django.db import transaction
 from django.utils import timezone
 
-from identity.models import User
+from identity import factors
+from identity.models import TotpDevice, User
 from tenants.models import App, Membership, Tenant
+from tenants.text import clean
 
 TENANTS = [
     ("acme", "Acme", "#0d5f7a", "it@acme.example", [("Wiki", "wiki"), ("Tickets", "tickets")]),
@@ -35,15 +37,26 @@ ROLES = {
     "erin": "operator",
     "olivia": "owner of both",
 }
+CODE_HINT = ", with a code: .venv/bin/python manage.py demo code erin"
 
 
 class Command(BaseCommand):
     help = "Serve Gatehouse on this machine with demo tenants and people (what `make run` does)."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("action", nargs="?", default="run", choices=["run", "seed"], help="run (default), or seed: only the data")
+        parser.add_argument(
+            "action",
+            nargs="?",
+            default="run",
+            choices=["run", "seed", "code"],
+            help="run (default); seed: only the data; code NAME: what the authenticator of that person shows",
+        )
+        parser.add_argument("name", nargs="?", default="", help="whose code")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["action"] == "code":
+            self.stdout.write(self._code(options["name"]))
+            return
         if options["action"] == "run":
             self._check_port()
         call_command("migrate", verbosity=0)
@@ -65,6 +78,18 @@ class Command(BaseCommand):
                 raise CommandError(
                     f"Something listens on port {settings.PORT} already. Stop it, or take another: make run PORT={settings.PORT + 1}"
                 ) from None
+
+    def _code(self, name: str) -> str:
+        """What the person's authenticator shows: in the demo there is no phone at hand. Each call has a code that was not used yet."""
+        if not settings.ON_LOCALHOST:
+            raise CommandError(
+                "Only the demo, on localhost, tells a code. Who lost the phone: manage.py user reset-factors NAME --reason TEXT"
+            )
+        person = User.objects.named(name)
+        device = TotpDevice.objects.filter(user=person, confirmed=True).first() if person else None
+        if device is None:
+            raise CommandError(f"“{clean(name)}” has no authenticator. In the demo erin has one: manage.py demo code erin")
+        return factors.code_now(device)
 
     def _seed(self) -> bool:
         """Demo data, into an empty database of a portal on localhost only."""
@@ -89,7 +114,7 @@ class Command(BaseCommand):
         if User.objects.filter(username__in=ROLES).count() == len(ROLES):
             say(f"  Password of everybody: {settings.DEMO_PASSWORD}" if seeded else "  The data of the last run is kept, passwords too.")
             for name, role in ROLES.items():
-                say(f"    {name:<8} {role}")
+                say(f"    {name:<8} {role}{CODE_HINT if name == 'erin' else ''}")
             say("")
         names = " ".join(urlsplit(url).hostname or "" for url in [settings.PORTAL_URL, *(t.home_url for t in Tenant.objects.all()[:10])])
         say(f"  Safari does not find these names by itself; this line in /etc/hosts helps:  127.0.0.1 {names}")
@@ -137,3 +162,5 @@ def seed(password: str) -> None:
         user.save()
         for slug, role in roles.items():
             Membership.objects.create(tenant=places[slug], user=user, role=role)
+        if user.is_superuser:  # operators always have a second factor: manage.py demo code erin
+            TotpDevice.objects.filter(pk=factors.enrolment(user).pk).update(confirmed=True, name="Erin’s phone")

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management import CommandError, CommandParser
 
-from identity import clock, sessions
+from identity import clock, factors, sessions
 from identity.management.output import Answer, VerbCommand, change, count, note, person_named, save_checked, table, tenant_named
 from identity.models import Session, User
 from tenants.models import Membership, Tenant
@@ -82,7 +82,20 @@ class Command(VerbCommand):
         membership.save(update_fields=["role"])
         after = described(membership)
         note("member_role_changed", tenant=tenant, subject=person, before=before, after=after)
-        return change(f"{person.username} is now {a(role)} of {tenant.name}, with the next click.", before=before, after=after)
+        # Of an admin more may be asked for than of a member: what is open without it ends.
+        ended = sessions.end_unproven(tenant) if role != Role.MEMBER else []
+        lines = [f"{person.username} is now {a(role)} of {tenant.name}, with the next click."]
+        if ended:
+            lines.append(f"{count(len(ended), 'session')} ended: a second factor is asked for on the way back in.")
+        return change(*lines, before=before, after=after, ended=len(ended), warnings=self._without_factor(tenant, person, membership))
+
+    @staticmethod
+    def _without_factor(tenant: Tenant, person: User, membership: Membership) -> list[str]:
+        due = tenant.factor_due(membership)
+        if due is None or factors.has_factor(person):
+            return []
+        when = "on the way in" if due <= clock.now() else f"on the way in from {due:%Y-%m-%d} on"
+        return [f"{person.username} has no second factor, and {tenant.name} asks for one: it is set up {when}."]
 
     def block(self, *, slug: str, username: str, **_: Any) -> Answer:
         tenant, person, membership = self._find(slug, username)

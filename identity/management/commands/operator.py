@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management import CommandError, CommandParser
 
-from identity import clock, links
+from identity import clock, factors, links
 from identity.management.commands.user import described, keep_an_operator, link_answer, state
 from identity.management.output import Answer, VerbCommand, change, note, person_named, table
 from identity.models import Link, User
@@ -28,7 +28,13 @@ class Command(VerbCommand):
         person = person_named(username, lock=True)
         if not person.is_active:
             raise CommandError(f"{person.username} is deactivated. First: manage.py user activate {person.username}")
-        return self._set(person, True, f"{person.username} is an operator: every tenant's console is open to this account.")
+        text = f"{person.username} is an operator: every tenant's console is open to this account."
+        next_step = (
+            "A second factor is asked for at the next visit to the console."
+            if factors.has_factor(person)
+            else "There is no second factor yet: the next visit to the console asks to set one up."
+        )
+        return self._set(person, True, text, next_step)
 
     def revoke(self, *, username: str, force: bool, **_: Any) -> Answer:
         """No session has to end: the console asks for the right with every request."""
@@ -37,15 +43,15 @@ class Command(VerbCommand):
         return self._set(person, False, f"{person.username} is no operator any more. What the memberships allow stays.")
 
     @staticmethod
-    def _set(person: User, operator: bool, text: str) -> Answer:
+    def _set(person: User, operator: bool, *lines: str) -> Answer:
         before, after = {"operator": person.is_superuser}, {"operator": operator}
         if before == after:
-            text = f"{person.username} is {'an operator already' if operator else 'no operator'}."
-            return change(text, before=before, after=after, changed=False)
+            same = f"{person.username} is {'an operator already' if operator else 'no operator'}."
+            return change(same, before=before, after=after, changed=False)
         person.is_superuser = person.is_staff = operator
         person.save(update_fields=["is_superuser", "is_staff"])
         note("operator_granted" if operator else "operator_revoked", subject=person, before=before, after=after)
-        return change(text, before=before, after=after)
+        return change(*lines, before=before, after=after)
 
     def link(self, *, dry_run: bool, **_: Any) -> Answer:
         expires = clock.now() + policy.OPERATOR_LINK

@@ -5,14 +5,22 @@ from typing import Any
 
 from django.core.management import CommandParser
 
-from identity import sessions
+from identity import alarm, sessions
 from identity.management import probe
 from identity.management.output import Answer, VerbCommand, change, note
 from tenants import policy
 
+# What became of them, where it is not “3 old events deleted”.
+DONE = {
+    "lapsed": "sessions marked as ended",
+    "attempts": "old counts of attempts deleted",
+    "browsers": "browsers forgotten that were revoked or not seen for long",
+    "probes": "leftovers of an isolation check removed",
+}
+
 
 class Command(VerbCommand):
-    help = "Mark lapsed sessions as ended; delete ended sessions, events and tickets that were kept long enough."
+    help = "Mark lapsed sessions as ended; delete ended sessions, events, tickets and counts of attempts that were kept long enough."
 
     def add_arguments(self, parser: CommandParser) -> None:
         self.verb(parser, self.prune, changes=True, in_steps=True)
@@ -22,7 +30,8 @@ class Command(VerbCommand):
         changed = any(gone.values())
         if changed and not dry_run:
             note("pruned", **gone)
+        if not dry_run:
+            alarm.watch()
         kept = f"Ended sessions are kept {policy.KEEP_ENDED.days} days, events {policy.KEEP_EVENTS.days}."
-        texts = {"lapsed": "marked as ended", "sessions": "old sessions deleted", "probes": "leftovers of an isolation check removed"}
-        done = [f"{n} {texts.get(name, f'old {name} deleted')}" for name, n in gone.items() if n]
+        done = [f"{n} {DONE.get(name, f'old {name} deleted')}" for name, n in gone.items() if n]
         return change(f"{', '.join(done) or 'Nothing to prune'}. {kept}", changed=changed, **gone)

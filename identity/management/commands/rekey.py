@@ -1,90 +1,123 @@
-"""`manage.py rekey`: after a new first key in ENCRYPTION_KEYS, move the data of live sessions to it."""
+"""`manage.py rekey`: after a new first key in ENCRYPTION_KEYS, move what is encrypted to it."""
 
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from django.core.management import CommandParser
 from django.db import transaction
-from django.db.models import Count
+from django.db.models import Count, QuerySet
 from django.db.models.functions import Substr
 
-from identity import crypto
+from identity import crypto, factors, store
 from identity.management.output import Answer, VerbCommand, change, count, note
-from identity.models import Session, SessionQuerySet
-from identity.store import place
+from identity.models import Session, TotpDevice
 
 BATCH = 200
 ROUNDS = 3  # a portal that still runs with the old order of keys writes old ciphertexts meanwhile
-NAMED = 20  # that many ids of sessions that cannot be decrypted
+NAMED = 20  # that many ids of what cannot be decrypted
+MACS = (
+    "Events and seals keep the key that they were made under: an old key stays in ENCRYPTION_KEYS, behind the first, for as long as "
+    "its events are to be verified. manage.py event verify names a key that is missing."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A column of ciphertexts."""
+
+    one: str
+    rows: Callable[[], QuerySet[Any]]
+    column: str
+    place: Callable[[UUID], str]  # what the ciphertext of the row with this id is bound to
+    lost: str  # what follows where some cannot be decrypted
+
+
+SOURCES = (
+    # An ended session has lost its data.
+    Source("session", lambda: Session.objects.filter(ended_at=None), "session_data", store.place, "They count as ended."),
+    Source("authenticator", TotpDevice.objects.all, "secret", factors.place, "They accept no code: manage.py user reset-factors"),
+)
 
 
 class Command(VerbCommand):
-    help = "Encrypt the data of live sessions anew under the first key of ENCRYPTION_KEYS, and say which keys are in use."
+    help = "Encrypt sessions and authenticators anew under the first key of ENCRYPTION_KEYS, and say which keys are in use."
 
     def add_arguments(self, parser: CommandParser) -> None:
         self.verb(parser, self.rekey, changes=True, in_steps=True)
 
     def rekey(self, *, dry_run: bool, **_: Any) -> Answer:
-        current = crypto.current_key_id()
-        before = in_use()
-        moved, lost = 0, set[UUID]()
-        for _round in range(ROUNDS):
-            now_moved, unreadable, missed = self._round(current, dry_run=dry_run)
-            moved, lost = moved + now_moved, lost | unreadable
-            if not missed:
-                break
+        current, before = crypto.current_key_id(), in_use()
+        moved, lost = Counter[str](), set[tuple[Source, UUID]]()
+        for source in SOURCES:
+            for _round in range(ROUNDS):
+                done, unreadable, missed = self._round(source, current, dry_run=dry_run)
+                moved[source.one] += done
+                lost |= {(source, pk) for pk in unreadable}
+                if not missed:
+                    break
         after = in_use()
-        lost_now = {str(pk) for pk in Session.objects.filter(pk__in=lost, ended_at=None).values_list("pk", flat=True)}
-        if moved:
-            note("rekeyed", moved=moved, before=before, after=after)
-        lines = [f"{count(moved, 'session')} moved to key {current}." if moved else f"No session to move: all are under key {current}."]
-        lines += [f"Key {key}: {count(n, 'live session')}" for key, n in sorted(after.items())]
-        warnings = []
-        if lost_now:
-            shown = ", ".join(sorted(lost_now)[:NAMED])
-            warnings.append(f"{count(len(lost_now), 'session')} cannot be decrypted and count as ended: {shown}")
-        found = {"current": current, "moved": moved, "undecipherable": sorted(lost_now)}
-        answer = change(*lines, before=before, after=after, changed=moved > 0, warnings=warnings, **found)
+        lost = {(source, pk) for source, pk in lost if encrypted(source).filter(pk=pk).exists()}
+        total = moved.total()
+        if total:
+            note("rekeyed", moved=total, before=before, after=after)
+        what = " and ".join(count(n, one) for one, n in moved.items() if n)
+        lines = [f"{what} moved to key {current}." if total else f"Nothing to move: all is under key {current}."]
+        lines += [f"Key {key}: {count(n, 'ciphertext')} of sessions and authenticators" for key, n in sorted(after.items())]
+        warnings = [warning for source in SOURCES if (warning := lost_line(source, [pk for each, pk in lost if each is source]))]
+        found = {"current": current, "moved": total, "undecipherable": sorted(str(pk) for _source, pk in lost)}
+        answer = change(*lines, before=before, after=after, changed=total > 0, warnings=warnings, **found)
         if dry_run:
             return answer
-        if sum(n for key, n in after.items() if key != current) > len(lost_now):
+        if sum(n for key, n in after.items() if key != current) > len(lost):
             answer.error = (
                 "An old key is still being written with. Restart the portal with the new ENCRYPTION_KEYS, then run manage.py rekey again; "
                 "keep the old key until then."
             )
         else:
-            answer.lines.append(f"No session needs another key than {current} any more.")
+            answer.lines += [f"No session and no authenticator needs another key than {current} any more.", MACS]
         return answer
 
     @staticmethod
-    def _round(current: str, *, dry_run: bool) -> tuple[int, set[UUID], int]:
+    def _round(source: Source, current: str, *, dry_run: bool) -> tuple[int, set[UUID], int]:
         """Once through all rows in batches: how many moved, which cannot be read, how many changed under our hands."""
         moved, missed = 0, 0
         unreadable: set[UUID] = set()
-        old = encrypted().exclude(session_data__startswith=f"{current}.").order_by("pk")
+        old = encrypted(source).exclude(**{f"{source.column}__startswith": f"{current}."}).order_by("pk")
         last = UUID(int=0)
-        while rows := list(old.filter(pk__gt=last).values_list("pk", "session_data")[:BATCH]):
+        while rows := list(old.filter(pk__gt=last).values_list("pk", source.column)[:BATCH]):
             last = rows[-1][0]
             fresh = []
             for pk, text in rows:
+                place = source.place(pk)
                 try:
-                    fresh.append((pk, text, crypto.encrypt(crypto.decrypt(text, place(pk)), place(pk))))
+                    fresh.append((pk, text, crypto.encrypt(crypto.decrypt(text, place), place)))
                 except crypto.Undecipherable:
                     unreadable.add(pk)
             with transaction.atomic():
                 for pk, text, new in fresh:
                     # The old ciphertext stands in the WHERE: a write that came in between is not lost, and is met again.
-                    done = 1 if dry_run else encrypted().filter(pk=pk, session_data=text).update(session_data=new)
+                    same = encrypted(source).filter(**{"pk": pk, source.column: text})
+                    done = 1 if dry_run else same.update(**{source.column: new})
                     moved, missed = moved + done, missed + (not done)
         return moved, unreadable, missed
 
 
-def encrypted() -> SessionQuerySet:
-    """The rows that hold a ciphertext: an ended one has lost its data."""
-    return Session.objects.filter(ended_at=None).exclude(session_data="")
+def encrypted(source: Source) -> QuerySet[Any]:
+    return source.rows().exclude(**{source.column: ""})
 
 
 def in_use() -> dict[str, int]:
-    """Key ids, and how many live sessions are encrypted under each."""
-    keys = encrypted().order_by().annotate(key=Substr("session_data", 1, 8)).values_list("key").annotate(n=Count("pk"))
-    return dict(keys)
+    """Key ids, and how many ciphertexts there are under each."""
+    found = Counter[str]()
+    for source in SOURCES:
+        keys = encrypted(source).order_by().annotate(key=Substr(source.column, 1, 8)).values_list("key").annotate(n=Count("pk"))
+        found.update(dict(keys))
+    return dict(found)
+
+
+def lost_line(source: Source, ids: list[UUID]) -> str:
+    shown = ", ".join(sorted(map(str, ids))[:NAMED])
+    return f"{count(len(ids), source.one)} cannot be decrypted: {shown}. {source.lost}" if ids else ""

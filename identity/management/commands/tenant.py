@@ -2,7 +2,8 @@
 
 import re
 from argparse import ArgumentParser
-from datetime import timedelta
+from dataclasses import fields
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,24 @@ from identity.management.output import (
     table,
     tenant_named,
 )
-from identity.models import Session
+from identity.models import Session, TotpDevice
 from tenants import hosts, logos
 from tenants.models import App, Host, Logo, Membership, Tenant
-from tenants.policy import Policy
+from tenants.policy import KNOWN_TIMES, SECOND_FACTOR, TRIES_UNKNOWN, TRUSTED_BROWSER, Policy
 from tenants.text import clean
 
 NOT_ENFORCED = "The rules of apps are stored and not yet enforced."
 HOST_VERBS = ("add", "remove", "list")
+# What --policy takes. Durations are in seconds; the rest is said in words by `tenant show`.
+POLICIES = (
+    "idle=28800, absolute=86400 (seconds)",
+    "remembered=yes: a remembered portal session may keep a session here as long",
+    f"second_factor={'|'.join(SECOND_FACTOR)}: who must have one",
+    "grace_days=14: how long they may do without",
+    "trusted_browsers=no: none stands in for the code",
+    f"tries={TRIES_UNKNOWN}: wrong passwords until a lock, or fewer",
+    "password_length=12; password_length_alone=12 for who is not asked for a second factor",
+)
 
 
 class Command(VerbCommand):
@@ -61,7 +72,7 @@ class Command(VerbCommand):
         alter.add_argument("--cookie-domain", metavar="DOMAIN", help="where its session cookie is good")
         alter.add_argument("--home-public", choices=["yes", "no"], help="may a guest see its home page?")
         alter.add_argument(
-            "--policy", metavar="NAME=VALUE", action="append", help="idle=28800, absolute=86400 (seconds), remembered=yes; NAME=default"
+            "--policy", metavar="NAME=VALUE", action="extend", nargs="+", help=f"NAME=default, or one of: {'; '.join(POLICIES)}"
         )
 
         suspend = self.verb(verbs.add_parser("suspend", help="close it and end its sessions"), self.suspend, changes=True, in_steps=True)
@@ -152,7 +163,7 @@ class Command(VerbCommand):
                 ("Support", tenant.support_contact or "none: people are told nothing. manage.py tenant set --support"),
                 ("Sign-in note", tenant.sign_in_note or "none"),
                 ("Home is public", tenant.home_is_public),
-                *[(f"Policy {name}", _shown(value)) for name, value in known["policy"].items()],
+                *[(f"Policy {name.replace('_', ' ')}", text) for name, text in policy_words(tenant).items()],
                 ("Owners", ", ".join(owners) or f"none yet: manage.py member add {slug} USERNAME --role owner"),
                 ("Members", known["members"]),
                 ("Live sessions", known["live_sessions"]),
@@ -192,14 +203,27 @@ class Command(VerbCommand):
         for field, value in wanted.items():
             setattr(tenant, field, value)
         if policy:
-            tenant.policy = changed_policy(tenant.policy, policy)
+            self._take_policy(tenant, policy)
         old_logo = self._take_logo(tenant, logo) if logo else None
         save_checked(tenant)
         if old_logo:
             old_logo.delete()
         if "cookie_domain" in wanted:
             still_fits(tenant)
-        return self._say_set(tenant, was, described(tenant))
+        now = described(tenant)
+        ended = sessions.end_unproven(tenant) if was["policy"] != now["policy"] else []
+        return self._say_set(tenant, was, now, ended=len(ended))
+
+    @staticmethod
+    def _take_policy(tenant: Tenant, wishes: list[str]) -> None:
+        """Days of grace count from the moment when the second factor is asked for, or asked of more people."""
+        before = strictness(tenant.rules)
+        tenant.policy = changed_policy(tenant.policy, wishes)
+        after = strictness(tenant.rules)
+        if after == 0:
+            tenant.factor_since = None
+        elif after > before:
+            tenant.factor_since = clock.now()
 
     @staticmethod
     def _take_logo(tenant: Tenant, logo: str) -> Logo | None:
@@ -219,23 +243,23 @@ class Command(VerbCommand):
         return old
 
     @staticmethod
-    def _say_set(tenant: Tenant, was: dict[str, Any], now: dict[str, Any]) -> Answer:
+    def _say_set(tenant: Tenant, was: dict[str, Any], now: dict[str, Any], *, ended: int) -> Answer:
         names = [name for name in now if was[name] != now[name]]
         before, after = {name: was[name] for name in names}, {name: now[name] for name in names}
         if not names:
-            return change(f"{tenant.name} is like that already.", before=before, after=after, changed=False)
+            return change(f"{tenant.name} is like that already.", before=before, after=after, changed=False, ended=0)
         note("tenant_changed", tenant=tenant, before=before, after=after)
         lines = [
             f"{tenant.slug}: {label} {old} → {new}"
             for (label, old), (_label, new) in zip(_flat(before), _flat(after), strict=True)
             if old != new
         ]
-        warnings = []
-        if "policy" in names:
-            warnings.append(f"Sessions that are open keep their absolute limit. To end them: manage.py session end --tenant {tenant.slug}")
+        if ended:
+            lines.append(f"{count(ended, 'session')} ended: a second factor is asked for on the way back in.")
+        warnings = policy_warnings(tenant, was["policy"], now["policy"])
         if "cookie_domain" in names:
             warnings.append("Who is signed in keeps the cookie of the old domain until the session is over.")
-        return change(*lines, before=before, after=after, warnings=warnings)
+        return change(*lines, before=before, after=after, warnings=warnings, ended=ended)
 
     def suspend(self, *, slug: str, reason: str, **_: Any) -> Answer:
         """Status and stamp in one transaction, in force at any size; then the rows. Again after a crash: the rest of the rows."""
@@ -376,11 +400,82 @@ def described(tenant: Tenant) -> dict[str, Any]:
         "sign_in_note": tenant.sign_in_note,
         "home_is_public": tenant.home_is_public,
         "policy": {
-            "idle": int(rules.idle.total_seconds()),
-            "absolute": int(rules.absolute.total_seconds()),
-            "remembered": rules.remembered,
+            name: int(value.total_seconds()) if isinstance(value, timedelta) else value
+            for name, value in ((field.name, getattr(rules, field.name)) for field in fields(rules))
         },
+        "factor_since": tenant.factor_since,
     }
+
+
+def policy_words(tenant: Tenant) -> dict[str, str]:
+    """What a tenant asks of its people, as `tenant show` says it."""
+    rules = tenant.rules
+    return {
+        "idle": _hours(rules.idle),
+        "absolute": _hours(rules.absolute),
+        "remembered": "yes" if rules.remembered else "no",
+        "second_factor": _second_factor(tenant),
+        "grace_days": count(rules.grace_days, "day"),
+        "trusted_browsers": f"yes, in place of a code for {TRUSTED_BROWSER.days} days" if rules.trusted_browsers else "no",
+        "tries": f"{count(rules.tries, 'wrong password')} lock an account, {KNOWN_TIMES * rules.tries} on a known browser",
+        "password_length": f"{rules.password_length} characters at least",
+        "password_length_alone": f"{rules.shortest_password(factor_asked=False)} for who is not asked for a second factor",
+    }
+
+
+def _second_factor(tenant: Tenant) -> str:
+    rules = tenant.rules
+    if rules.second_factor == "off":
+        return "off: who has one is asked for it, nobody must have one"
+    must = f"{'everyone' if rules.second_factor == 'everyone' else 'admins and owners'} must have one"
+    if due := due_day(tenant):
+        must += f", since {day(due)}" if due <= clock.now() else f", from {day(due)} on"
+    return must
+
+
+def due_day(tenant: Tenant) -> datetime | None:
+    """When the grace ends of those who belong to it already; who joins later has as many days from then on."""
+    return tenant.factor_since and tenant.factor_since + timedelta(days=tenant.rules.grace_days)
+
+
+def day(moment: datetime) -> str:
+    """“5 December”, with the year where it is another one."""
+    return f"{moment.day} {moment:%B}{'' if moment.year == clock.now().year else f' {moment.year}'}"
+
+
+def strictness(rules: Policy) -> int:
+    return SECOND_FACTOR.index(rules.second_factor)
+
+
+def policy_warnings(tenant: Tenant, was: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What a change of the policy does to whom."""
+    names = {name for name in now if was[name] != now[name]}
+    warnings = []
+    if names & {"idle", "absolute", "remembered"}:
+        warnings.append(f"Sessions that are open keep their absolute limit. To end them: manage.py session end --tenant {tenant.slug}")
+    if names & {"second_factor", "grace_days"}:
+        warnings += factor_warnings(tenant)
+    if names & {"password_length", "password_length_alone"}:
+        warnings.append("Passwords that are set stay good. The new length is asked of the next ones.")
+    return warnings
+
+
+def factor_warnings(tenant: Tenant) -> list[str]:
+    """Who has no second factor where one is asked for, and what comes of it."""
+    rules = tenant.rules
+    if rules.second_factor == "off":
+        return ["Who has a second factor is asked for it as before. Who has none is not asked to set one up."]
+    people = Membership.objects.filter(tenant=tenant, blocked_at=None, user__is_active=True)
+    if rules.second_factor == "admins":
+        people = people.exclude(role=Membership.Role.MEMBER)
+    enrolled = TotpDevice.objects.filter(confirmed=True).values("user")
+    without, total = people.exclude(user__in=enrolled).count(), people.count()
+    if not without:
+        return []
+    who = count(total, "member") if rules.second_factor == "everyone" else count(total, "admin and owner", "admins and owners")
+    due = due_day(tenant)
+    when = f"from {day(due)}" if due and due > clock.now() else "from now on"
+    return [f"{without} of {who} {'has' if without == 1 else 'have'} no second factor: {when} they set one up on the way in."]
 
 
 def host_facts(host: Host) -> dict[str, Any]:
@@ -412,17 +507,23 @@ def app_line(app: App) -> str:
 def _flat(values: dict[str, Any]) -> list[tuple[str, str]]:
     """Names and values in words, those of the policy one by one."""
     policy = values.get("policy", {})
-    flat = [(name.replace("_", " "), _shown(value)) for name, value in values.items() if name != "policy"]
-    return flat + [(f"policy {name}", _shown(value)) for name, value in policy.items()]
+    flat = [(name.replace("_", " "), _shown(value)) for name, value in values.items() if name not in {"policy", "factor_since"}]
+    durations = {field.name for field in fields(Policy) if isinstance(field.default, timedelta)}
+    return flat + [
+        (f"policy {name.replace('_', ' ')}", _hours(timedelta(seconds=value)) if name in durations else _shown(value))
+        for name, value in policy.items()
+    ]
+
+
+def _hours(duration: timedelta) -> str:
+    hours, rest = divmod(int(duration.total_seconds()), 3600)
+    return f"{hours} h" if not rest else f"{int(duration.total_seconds())} s"
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int):
-        hours, rest = divmod(value, 3600)
-        return f"{hours} h" if not rest else f"{value} s"
-    return str(value) if value else "none"
+    return "none" if value in {"", None} else str(value)
 
 
 # --- Reading what was typed -----------------------------------------------------------------------------------------

@@ -9,10 +9,22 @@ from django.core.exceptions import ValidationError
 from django.core.management import CommandError, CommandParser
 from django.core.validators import validate_email
 
-from identity import clock, links, sessions
+from identity import clock, factors, known, ledger, links, sessions
 from identity.backends import LONGEST_PASSWORD
 from identity.management.commands.member import acting_owners
-from identity.management.output import Answer, VerbCommand, at_most, change, count, facts, note, person_named, save_checked, table
+from identity.management.output import (
+    COMMAND_LINE,
+    Answer,
+    VerbCommand,
+    at_most,
+    change,
+    count,
+    facts,
+    note,
+    person_named,
+    save_checked,
+    table,
+)
 from identity.models import Link, Session, User, fold
 from tenants import policy
 from tenants.models import Membership
@@ -22,7 +34,7 @@ LISTED = 100
 
 
 class Command(VerbCommand):
-    help = "Add, show, deactivate and activate people, and make the link with which they set a password."
+    help = "Add, show, deactivate and activate people, make the link with which they set a password, take lost second factors away."
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(metavar="VERB", required=True)
@@ -46,6 +58,9 @@ class Command(VerbCommand):
         self._name(self.verb(deactivate, self.deactivate, changes=True))
         deactivate.add_argument("--force", action="store_true", help="even the last operator")
         self._name(self.verb(verbs.add_parser("activate", help="open the account again"), self.activate, changes=True))
+        reset = verbs.add_parser("reset-factors", help="take every second factor away, for somebody who lost them all")
+        self._name(self.verb(reset, self.reset_factors, changes=True))
+        reset.add_argument("--reason", metavar="TEXT", required=True, help="how you know who asks; it stays in the log")
 
     @staticmethod
     def _name(parser: ArgumentParser) -> None:
@@ -107,6 +122,8 @@ class Command(VerbCommand):
             .first(),
             "memberships": places,
             "live_portal_sessions": live,
+            **factors_of(person),
+            "locked": [each.bucket.kind for each in ledger.explain(person.username) if each.is_locked],
         }
         belongs = [f"{p['tenant']} ({p['role']}{', blocked' if p['blocked'] else ''})" for p in places]
         lines = facts(
@@ -115,6 +132,8 @@ class Command(VerbCommand):
                 ("E-mail", f"{person.email} ({'verified' if person.email_verified_at else 'not verified'})"),
                 ("State", state(person)),
                 ("Password", "set" if person.has_usable_password() else f"none yet: manage.py user link {person.username}"),
+                ("Second factor", factors_line(known)),
+                ("Locked out", f"yes: manage.py lockout explain {person.username}" if known["locked"] else "no"),
                 ("Operator", person.is_superuser),
                 ("Since", person.date_joined),
                 ("Last sign-in", known["last_sign_in"] or "never"),
@@ -163,6 +182,44 @@ class Command(VerbCommand):
         person.save(update_fields=["is_active"])
         note("user_activated", subject=person, before={"active": False}, after={"active": True})
         return change(f"{person.username} is active again, and signs in anew.", before={"active": False}, after={"active": True})
+
+    def reset_factors(self, *, username: str, reason: str, **_: Any) -> Answer:
+        person, text = person_named(username), clean(reason, 200).strip()
+        if not text:
+            raise CommandError('Say how you know who asks: it stays in the log. --reason "Showed the passport at the desk"')
+        before = factors_of(person)
+        if not before["authenticators"]:
+            line = f"{person.username} has no second factor: there is nothing to take away."
+            return change(line, before=before, after=before, changed=False)
+        live = Session.objects.filter(user=person, ended_at=None).count()
+        gone = factors.reset(person, by=None, reason=text, source=COMMAND_LINE)
+        lines = [
+            f"{person.username} has no second factor any more: {count(gone, 'authenticator')} gone; {count(live, 'session')} ended.",
+            "The password stays, and where a second factor is asked for, a new one is set up on the way in.",
+        ]
+        locked = any(each.is_locked for each in ledger.explain(person.username))
+        warnings = [f"{person.username} is locked out, too: manage.py lockout explain {person.username}"] if locked else []
+        return change(*lines, before=before, after=factors_of(person), ended=live, warnings=warnings)
+
+
+def factors_of(person: User) -> dict[str, int]:
+    return {
+        "authenticators": len(factors.authenticators(person)),
+        "recovery_codes": factors.codes_left(person),
+        "trusted_browsers": len(known.trusted(person)),
+    }
+
+
+def factors_line(found: dict[str, Any]) -> str:
+    """“1 authenticator, 8 recovery codes left, 2 trusted browsers”."""
+    if not found["authenticators"]:
+        return "none"
+    names = [
+        count(found["authenticators"], "authenticator"),
+        f"{count(found['recovery_codes'], 'recovery code')} left",
+        count(found["trusted_browsers"], "trusted browser"),
+    ]
+    return ", ".join(names)
 
 
 def described(person: User) -> dict[str, Any]:

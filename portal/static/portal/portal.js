@@ -57,20 +57,48 @@
     document.addEventListener(name, forget);
   }
 
-  // ── Passwords can be shown, and are hidden again before they are sent. ──
+  // ── Passwords can be shown, with the caret where it was, and are hidden again before they are sent or left behind:
+  //    a browser keeps what stood in a plain field. ──
 
-  function show(button, shown) {
-    document.getElementById(button.dataset.shows).type = shown ? "text" : "password";
-    button.classList.toggle("is-on", shown);
+  function offer() {
+    for (const button of document.querySelectorAll("[data-shows]")) button.hidden = false;
   }
 
+  function show(button, shown) {
+    const field = document.getElementById(button.dataset.shows);
+    const { selectionStart, selectionEnd, selectionDirection } = field;
+    field.type = shown ? "text" : "password";
+    button.setAttribute("aria-pressed", shown);
+    if (field === document.activeElement) field.setSelectionRange(selectionStart, selectionEnd, selectionDirection);
+  }
+
+  function hide(where) {
+    where.querySelectorAll("[data-shows][aria-pressed=true]").forEach((button) => show(button, false));
+  }
+
+  offer();
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-shows]");
-    if (button) show(button, !button.classList.contains("is-on"));
+    if (button) show(button, button.getAttribute("aria-pressed") !== "true");
   });
+  document.addEventListener("mousedown", (event) => {
+    if (event.target.closest("[data-shows]")) event.preventDefault(); // the focus stays in the field, and a phone's keys stay up
+  });
+  document.addEventListener("submit", (event) => hide(event.target));
+  addEventListener("pagehide", () => hide(document));
 
-  document.addEventListener("submit", (event) => {
-    event.target.querySelectorAll("[data-shows].is-on").forEach((button) => show(button, false));
+  // ── What is shown once can be printed and copied. ──
+
+  document.addEventListener("click", async (event) => {
+    if (event.target.closest("[data-prints]")) print();
+    const button = event.target.closest("[data-copies]");
+    if (!button) return;
+    try {
+      await navigator.clipboard.writeText(document.getElementById(button.dataset.copies).textContent.trim());
+      button.textContent = button.dataset.done;
+    } catch {
+      getSelection().selectAllChildren(document.getElementById(button.dataset.copies)); // no leave to write: the rest is Ctrl-C
+    }
   });
 
   // ── Tick all, and say how many are ticked. The bar itself appears and counts by style sheet. ──
@@ -105,6 +133,7 @@
 
   document.addEventListener("htmx:afterSwap", (event) => {
     count(false);
+    offer();
     if (!dialog || event.detail.target !== dialog) return;
     if (dialog.querySelector("form")) {
       if (!dialog.open) dialog.showModal();
