@@ -55,6 +55,14 @@ url=${DATABASE_DIRECT_URL:-${DATABASE_URL:-}}
 [[ -n $url ]] || fail "DATABASE_URL is not set. The service takes it from /etc/gatehouse/gatehouse.env: systemctl start gatehouse-backup"
 command -v python3 >/dev/null || fail "python3 is not here: apt install python3"
 
+# The copy's newest events are worth as much as the older ones only if they are sealed. Without the release beside this
+# script, or if it fails, the copy is taken all the same.
+release=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+if [[ -x $release/.venv/bin/python ]]; then
+    "$release/.venv/bin/python" "$release/manage.py" event seal >/dev/null ||
+        echo "backup.sh: the newest events could not be sealed; the copy holds them as they are." >&2
+fi
+
 if ! mkdir -p -- "$directory" 2>/dev/null || [[ ! -w $directory ]]; then
     fail "cannot write to $directory as $(id -un)"
 fi

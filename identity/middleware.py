@@ -82,7 +82,7 @@ class SessionMiddleware(DjangoSessionMiddleware):
         if row.session_data and not _is_readable(store):
             return  # what cannot be decrypted counts as ended
         request.session = store
-        row.user.methods = tuple(row.methods)
+        row.user.methods = () if in_grace else tuple(row.methods)
         request._cached_user = row.user  # type: ignore[attr-defined]
         if request.path not in QUIET_PATHS and sessions.touch(row, request.tenant) and row.persistent:
             store.modified = True  # a remembered browser's cookie rolls on

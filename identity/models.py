@@ -321,6 +321,9 @@ class Bucket(models.Model):
     locked_until = models.DateTimeField(null=True)  # of the present lock, or of the last one
     ip = models.GenericIPAddressField(null=True)  # where the last wrong answer came from
 
+    class Meta:
+        indexes = [models.Index(fields=["-locked_at"], name="locked_now", condition=models.Q(locked_at__isnull=False))]
+
     def __str__(self) -> str:
         return f"attempts {self.get_kind_display()}"
 

@@ -211,6 +211,10 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.AddIndex(
+            model_name="bucket",
+            index=models.Index(condition=models.Q(("locked_at__isnull", False)), fields=["-locked_at"], name="locked_now"),
+        ),
+        migrations.AddIndex(
             model_name="event",
             index=models.Index(condition=models.Q(("seal", None)), fields=["id"], name="events_unsealed"),
         ),
