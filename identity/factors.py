@@ -56,30 +56,31 @@ def has_factor(user: User) -> bool:
     return TotpDevice.objects.filter(user=user, confirmed=True).exists()
 
 
-def enrolment(user: User) -> TotpDevice:
-    """The authenticator that this person is setting up, made if there is none. It counts for nothing before `confirm`.
+def enrolment(user: User, portal: Session | None = None) -> TotpDevice:
+    """The authenticator that this person is setting up in this portal session, made if there is none.
 
-    One whose key can no longer be read is thrown away. Raises TooMany.
+    It counts for nothing before `confirm`, and no other session ever sees its key: who has only found out the password would
+    keep it until the owner turns it on. One whose key can no longer be read is thrown away. Raises TooMany.
     """
     if TotpDevice.objects.filter(user=user, confirmed=True).count() >= MOST:
         raise TooMany
-    device = TotpDevice(user=user, name="", confirmed=False, created_at=clock.now())
+    device = TotpDevice(user=user, session=portal, name="", confirmed=False, created_at=clock.now())
     device.secret = crypto.encrypt(base64.b32encode(secrets.token_bytes(SEED_BYTES)).decode(), place(device.pk))
     TotpDevice.objects.bulk_create([device], ignore_conflicts=True)  # two tabs agree on one
-    agreed = TotpDevice.objects.filter(user=user, confirmed=False).first()
+    agreed = TotpDevice.objects.filter(user=user, session=portal, confirmed=False).first()
     if agreed is None:  # another tab has just confirmed it
-        return enrolment(user)
+        return enrolment(user, portal)
     try:
         text_key(agreed)
     except crypto.Undecipherable:
-        start_over(user)
-        return enrolment(user)
+        start_over(user, portal)
+        return enrolment(user, portal)
     return agreed
 
 
-def start_over(user: User) -> None:
-    """Throw the unconfirmed authenticator away: the next `enrolment` has a new key."""
-    TotpDevice.objects.filter(user=user, confirmed=False).delete()
+def start_over(user: User, portal: Session | None) -> None:
+    """Throw this session's unconfirmed authenticator away: the next `enrolment` has a new key."""
+    TotpDevice.objects.filter(user=user, session=portal, confirmed=False).delete()
 
 
 def text_key(device: TotpDevice) -> str:
@@ -136,24 +137,41 @@ def newest_recovery_code(user: User) -> int:
     return RecoveryCode.objects.filter(user=user).aggregate(newest=Max("pk"))["newest"] or 0
 
 
-def make_recovery_codes(user: User, *, request: HttpRequest | None = None, newest: int | None = None) -> list[str]:
+def make_recovery_codes(
+    user: User, *, request: HttpRequest | None = None, newest: int | None = None, spare: Session | None = None
+) -> list[str]:
     """Ten new codes, as people read them; the old ones are worthless. Shown once: only their hashes stay. ASVS 6.5.2, 6.5.4.
 
-    newest: make them in place of this set only (see `newest_recovery_code`). If it is not the present one any more, nothing
-    happens and nothing is returned: a form that was sent twice must not show codes that are worthless already.
+    newest: the last set that the person has seen; if there is a newer one by now (a form sent twice), none are made.
+    spare: the portal session that asks. Raises sessions.StaleProof if it ended, or the last authenticator is gone.
     """
-    raw = [base64.b32encode(secrets.token_bytes(RECOVERY_BYTES)).decode() for _ in range(RECOVERY_CODES)]
-    salt = Argon2id().salt()
-    encoded = [Argon2id().encode(code, salt) for code in raw]  # before the transaction: nobody waits for hashes
-    now = clock.now()
+    codes = _new_codes()
     with transaction.atomic():
         sessions.hold_person(user)
+        if spare and not (has_factor(user) and Session.objects.alive_at_portal().filter(pk=spare.pk).exists()):
+            raise sessions.StaleProof
         if newest is not None and newest != newest_recovery_code(user):
             return []
-        RecoveryCode.objects.filter(user=user).delete()
-        RecoveryCode.objects.bulk_create([RecoveryCode(user=user, encoded=text, made_at=now) for text in encoded])
-        events.record("recovery_codes_made", request=request, actor=user, subject=user)
-    return ["-".join(re.findall("....", code)).lower() for code in raw]
+        _keep(user, codes, request)
+    return [_readable(raw) for raw, _encoded in codes]
+
+
+def _new_codes() -> list[tuple[str, str]]:
+    """Ten codes and what is stored of each. Hashed before the transaction: nobody waits for that."""
+    raw = [base64.b32encode(secrets.token_bytes(RECOVERY_BYTES)).decode() for _ in range(RECOVERY_CODES)]
+    salt = Argon2id().salt()
+    return [(code, Argon2id().encode(code, salt)) for code in raw]
+
+
+def _keep(user: User, codes: list[tuple[str, str]], request: HttpRequest | None) -> None:
+    now = clock.now()
+    RecoveryCode.objects.filter(user=user).delete()
+    RecoveryCode.objects.bulk_create([RecoveryCode(user=user, encoded=encoded, made_at=now) for _raw, encoded in codes])
+    events.record("recovery_codes_made", request=request, actor=user, subject=user)
+
+
+def _readable(code: str) -> str:
+    return "-".join(re.findall("....", code)).lower()
 
 
 def codes_left(user: User) -> int:
@@ -198,6 +216,7 @@ class Checked:
     method: str = ""
     locked_until: datetime | None = None
     malformed: bool = False  # it has neither form: nothing was checked, nothing counted
+    codes: tuple[str, ...] = ()  # the recovery codes that came with a first authenticator, to be shown once
 
 
 @sensitive_variables("typed", "code")
@@ -212,6 +231,7 @@ def prove(request: HttpRequest, user: User, typed: str, *, what: str = "code") -
         return Checked(malformed=True)
     attempt = ledger.for_code(request, user, what=what)
     if attempt.refused:
+        attempt.note_refused()
         return Checked(locked_until=attempt.until or clock.now())
     with attempt.flight():
         if by_app:
@@ -220,7 +240,7 @@ def prove(request: HttpRequest, user: User, typed: str, *, what: str = "code") -
             right = _take_recovery_code(user, code)
     if not right:
         attempt.wrong()
-        return Checked()
+        return Checked(locked_until=attempt.until)
     attempt.right()
     if not by_app:
         left = codes_left(user)
@@ -230,9 +250,10 @@ def prove(request: HttpRequest, user: User, typed: str, *, what: str = "code") -
 
 @sensitive_variables("typed")
 def confirm(request: HttpRequest, device: TotpDevice, name: str, typed: str, *, spare: Session) -> Checked:
-    """Turn an authenticator on with the first code it shows. `spare` and its tree stay, every other session of the person ends.
+    """Turn an authenticator on with the first code it shows; a person's first one comes with ten recovery codes.
 
-    Raises sessions.StaleProof if `spare` ended or the person changed meanwhile. ASVS 7.4.3.
+    `spare`, in which it was set up, and its tree stay; every other session of the person ends. Raises sessions.StaleProof if
+    `spare` ended or the person changed meanwhile. ASVS 7.4.3.
     """
     user = device.user
     code = re.sub(r"[\s-]", "", typed)
@@ -240,22 +261,28 @@ def confirm(request: HttpRequest, device: TotpDevice, name: str, typed: str, *, 
         return Checked(malformed=True)
     attempt = ledger.for_code(request, user, what="enrolment")
     if attempt.refused:
+        attempt.note_refused()
         return Checked(locked_until=attempt.until or clock.now())
     with attempt.flight():
         right = device.verify_token(code)
     if not right:
         attempt.wrong()
-        return Checked()
+        return Checked(locked_until=attempt.until)
     attempt.right()
+    codes = [] if has_factor(user) else _new_codes()
     with transaction.atomic():
         sessions.hold_person(user)
-        if not TotpDevice.objects.filter(pk=device.pk, confirmed=False).update(confirmed=True, name=name):
+        first = not has_factor(user)
+        mine = TotpDevice.objects.filter(pk=device.pk, session=spare, confirmed=False)
+        if bool(codes) != first or not mine.update(confirmed=True, name=name, session=None, created_at=clock.now()):
             raise sessions.StaleProof
         _changed(user, spare=spare, by=user, request=request)
         sessions.add_method(spare, CODE)
         events.record("factor_enrolled", request=request, actor=user, subject=user, name=name)
+        if first:  # whatever codes there were are somebody else's
+            _keep(user, codes, request)
     mails.factors_changed(user, "enrolled")
-    return Checked(CODE)
+    return Checked(CODE, codes=tuple(_readable(raw) for raw, _encoded in codes))
 
 
 def drop(user: User, device: TotpDevice, *, request: HttpRequest, spare: Session) -> None:
@@ -291,4 +318,5 @@ def reset(user: User, *, by: User | None, reason: str, request: HttpRequest | No
 
 def _changed(user: User, *, spare: Session | None, by: User | None, request: HttpRequest | None) -> None:
     known.forget_all(user)
+    TotpDevice.objects.filter(user=user, confirmed=False).delete()
     sessions.end_others(user, spare=spare, by=by, reason=Session.Reason.FACTORS, request=request)

@@ -28,8 +28,8 @@ class HalfWay:
     text: str  # as it travels
 
     @classmethod
-    def begin(cls, person: User, *, remember: bool) -> "HalfWay":
-        since = clock.now()
+    def begin(cls, person: User, *, remember: bool, since: datetime | None = None) -> "HalfWay":
+        since = since or clock.now()
         micros = int(since.timestamp() * 1_000_000)
         text = signing.dumps([person.pk, person.get_session_auth_hash(), micros, remember], salt=_SALT)
         return cls(person, since, remember, text)
@@ -46,7 +46,7 @@ class HalfWay:
             return None
         person = User.objects.filter(pk=pk, is_active=True).first()
         since = datetime.fromtimestamp(micros / 1_000_000, UTC)
-        if person is None or not constant_time_compare(proof, person.get_session_auth_hash()) or person.valid_from > since:
+        if person is None or not constant_time_compare(proof, person.get_session_auth_hash()) or person.valid_from >= since:
             return None
         return cls(person, since, remember, text)
 

@@ -6,7 +6,7 @@ somebody else nor use up what a known device has left; all of a person's are dea
 
 import re
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponseBase
 from identity import clock, crypto, events
 from identity.models import KnownDevice, User
 from tenants import policy
+from tenants.models import Tenant
 
 _PAIR = re.compile(r"(\d{1,18})\.([A-Za-z0-9_-]{43})")
 PAIRS = 5
@@ -41,7 +42,20 @@ def device_of(request: HttpRequest, user: User | None) -> KnownDevice | None:
 def is_trusted(request: HttpRequest, user: User) -> bool:
     """Does this browser stand in for the person's code? An operator's never does."""
     device = device_of(request, user)
-    return bool(device and device.trusted_until and device.trusted_until > clock.now() and not user.is_superuser)
+    return bool(device and device.trusted_until and device.trusted_until > clock.now() and may_trust(user))
+
+
+def may_trust(user: User, tenant: Tenant | None = None) -> bool:
+    """May a browser stand in for this person's code? Not for an operator, and not where the tenant he is bound for forbids it.
+
+    Without a tenant: unless every one of his forbids it.
+    """
+    if user.is_superuser:
+        return False
+    if tenant:
+        return tenant.rules.trusted_browsers
+    rules = [policy.Policy.of(stored) for stored in Tenant.objects.filter(memberships__user=user).values_list("policy", flat=True)]
+    return not rules or any(each.trusted_browsers for each in rules)
 
 
 def remember(request: HttpRequest, user: User, *, trust: bool = False) -> KnownDevice:
@@ -55,7 +69,7 @@ def remember(request: HttpRequest, user: User, *, trust: bool = False) -> KnownD
         secret = _pairs(request)[user.pk]
     device.last_seen_at = now
     device.ip, device.user_agent = events.address(request), events.user_agent(request)
-    if trust and not user.is_superuser:
+    if trust:
         device.trusted_until = now + policy.TRUSTED_BROWSER
         events.record("browser_trusted", request=request, actor=user, subject=user, until=device.trusted_until)
     if device._state.adding:
@@ -70,9 +84,15 @@ def remember(request: HttpRequest, user: User, *, trust: bool = False) -> KnownD
 
 
 def _forget_oldest(user: User) -> None:
-    rows = list(KnownDevice.objects.filter(user=user).order_by("-last_seen_at", "-pk").values_list("pk", "revoked_at"))
-    kept = [pk for pk, revoked_at in rows if revoked_at is None][: policy.KNOWN_DEVICES]
-    for pk in sorted({pk for pk, _revoked_at in rows} - set(kept)):  # in one order, whoever else does the same
+    """Trusted ones stay longest, then those that came back, then the newest: scripts that keep no cookie push none of them out."""
+    now = clock.now()
+    rows = list(KnownDevice.objects.filter(user=user))
+
+    def worth(row: KnownDevice) -> tuple[bool, bool, datetime, int]:
+        return bool(row.trusted_until and row.trusted_until > now), row.last_seen_at > row.created_at, row.last_seen_at, row.pk
+
+    kept = sorted((row for row in rows if row.revoked_at is None), key=worth, reverse=True)[: policy.KNOWN_DEVICES]
+    for pk in sorted({row.pk for row in rows} - {row.pk for row in kept}):  # in one order, whoever else does the same
         KnownDevice.objects.filter(pk=pk).delete()
 
 

@@ -30,7 +30,7 @@ from functools import cached_property
 from typing import Any
 
 from axes.handlers.base import AxesHandler
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.crypto import salted_hmac
@@ -251,8 +251,17 @@ class Attempt:
                 self._record(keep=True)
 
     def _tell(self, row: Bucket) -> None:
+        if row.kind == Kind.FACTOR:
+            self.until = row.locked_until  # who is half in may know it at once
+        subject = self.subject if row.user_id else None
         events.record(
-            "locked_out", request=self.request, subject=row.user, bucket=row.kind, until=row.locked_until, failed=row.failed, lock=row.locks
+            "locked_out",
+            request=self.request,
+            subject=subject,
+            bucket=row.kind,
+            until=row.locked_until,
+            failed=row.failed,
+            lock=row.locks,
         )
 
     def note_refused(self) -> None:
@@ -294,7 +303,13 @@ def _reserve(what: str, request: HttpRequest, user: User | None, wanted: list[Wa
     if device is None and (address := _address(request)):
         wanted.append(address)
     attempt = Attempt(what, request, user, tuple(wanted), device=device)
-    _take_off(attempt)
+    try:
+        _take_off(attempt)
+    except IntegrityError:  # the browser was forgotten in this very moment: it is one like any other
+        if device is None:
+            raise
+        as_unknown = [each if each.kind != Kind.DEVICE else _person(user, "", None) for each in wanted]
+        return _reserve(what, request, user, as_unknown, None)
     if attempt.refused is Refusal.CROWDED and _waiting.acquire(blocking=False):
         try:
             _wait(attempt)

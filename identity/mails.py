@@ -15,6 +15,11 @@ from identity.models import User
 log = logging.getLogger("gatehouse.mails")
 
 
+def are_sent() -> bool:
+    """Does anything become of a mail? Not before an operator has set EMAIL_URL; the demo keeps them in a folder."""
+    return bool(settings.EMAIL_URL or settings.DEMO)
+
+
 def factors_changed(user: User, what: str) -> None:
     """Tell a person that the second factor changed, and what to do if it was somebody else. ASVS 6.3.7."""
     said = {

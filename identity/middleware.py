@@ -70,7 +70,7 @@ class SessionMiddleware(DjangoSessionMiddleware):
             request.held_branches = {by_digest[row.key_digest]: row for row in rows if row.key_digest in by_digest}
             rows = own_branches(request, rows)
         if len(rows) > 1:
-            events.record("duplicate_cookie", request=request, tenant=request.tenant, sessions=[str(row.id) for row in rows])
+            events.record_sparingly("duplicate_cookie", request=request, tenant=request.tenant, sessions=[str(row.id) for row in rows])
             request.planted_cookies = True
         if len(rows) != 1:
             return

@@ -333,6 +333,7 @@ class TotpDevice(Device):  # type: ignore[misc]
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="authenticators")
+    session = models.ForeignKey(Session, null=True, on_delete=models.CASCADE, related_name="+")  # in which it is being set up
     secret = models.TextField()  # the seed, encrypted
     last_step = models.BigIntegerField(default=-1)  # of the last accepted code: no code twice (RFC 6238 section 5.2)
     created_at = models.DateTimeField()
@@ -343,7 +344,7 @@ class TotpDevice(Device):  # type: ignore[misc]
     class Meta:
         ordering = ["created_at"]
         constraints = [
-            models.UniqueConstraint(fields=["user"], condition=models.Q(confirmed=False), name="one_enrolment"),
+            models.UniqueConstraint(fields=["session"], condition=models.Q(confirmed=False), name="one_enrolment"),
         ]
 
     def verify_token(self, token: str) -> bool:

@@ -223,13 +223,15 @@ def sign_in(
 
     user: as it was when the secret was checked. Raises StaleProof if its password changed or it was deactivated since: the
     row is inserted under a lock on the user, so that a password change ends it or comes before it, never misses it.
-    methods: how it was proven. since: when the proof began, if that was another request; an end of everything since voids it.
+    methods: how it was proven. since: when the proof began; an end of everything since then voids it.
     """
     key = new_key()
     with transaction.atomic():
         fresh = User.objects.select_for_update(no_key=True).filter(pk=user.pk, epoch=user.epoch, is_active=True).first()
-        if fresh is None or (since and fresh.valid_from > since):
+        if fresh is None or (since and fresh.valid_from >= since):
             raise StaleProof
+        if methods == [PASSWORD] and TotpDevice.objects.filter(user=user, confirmed=True).exists():
+            raise StaleProof  # a second factor came while the password was checked
         now = clock.now()
         session = Session(
             id=pk or uuid.uuid4(),
@@ -568,6 +570,7 @@ def change_password(user: User, raw: str, *, by: User | None, request: HttpReque
         user.epoch = secrets.token_hex(8)
         user.save(update_fields=["password", "epoch"])
         known.forget_all(user)
+        TotpDevice.objects.filter(user=user, confirmed=False).delete()  # a key that somebody has seen with the old password
         end_others(user, spare=spare, by=by, reason=Reason.PASSWORD, request=request)
         events.record("password_changed", request=request, actor=by, subject=user)
 

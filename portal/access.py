@@ -86,11 +86,16 @@ def operator(view: Callable[Concatenate[PortalRequest, P], HttpResponseBase]) ->
     def ask(request: PortalRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
         if not request.user.is_superuser:
             raise Http404
-        if not request.user.is_verified() or portal_row(request).in_grace:
-            return step_up(request) if factors.has_factor(request.user) else enrol(request)
-        return view(request, *args, **kwargs)
+        return operators_proof(request) or view(request, *args, **kwargs)
 
     return signed_in(ask)  # type: ignore[arg-type]
+
+
+def operators_proof(request: PortalRequest) -> HttpResponse | None:
+    """None if an operator's session was proven with a second factor, typed in it; else the way to do so."""
+    if request.user.is_verified() and not portal_row(request).in_grace:
+        return None
+    return step_up(request) if factors.has_factor(request.user) else enrol(request)
 
 
 def step_up(request: HttpRequest) -> HttpResponse:

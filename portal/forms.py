@@ -92,8 +92,8 @@ class CodeFields(PlainForm):
         if checked.locked_until:
             minutes = max(1, math.ceil((checked.locked_until - timezone.now()).total_seconds() / 60))
             text = ngettext(
-                "Too many wrong codes. Wait %(n)d minute, then type the next one.",
-                "Too many wrong codes. Wait %(n)d minutes, then type the next one.",
+                "Too many wrong codes. Wait %(n)d minute before the next try.",
+                "Too many wrong codes. Wait %(n)d minutes before the next try.",
                 minutes,
             ) % {"n": minutes}
         elif checked.malformed:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
+from django.contrib.sessions.backends.base import UpdateError
 from django.http import HttpResponse, HttpResponseBase
 from django.shortcuts import render
 from django.utils.translation import gettext as _
@@ -56,7 +57,8 @@ def question(request: PortalRequest, why: str = "") -> HttpResponse | None:
         if not name.startswith(f"{PREFIX}-") and name not in _NOT_CARRIED and "password" not in name
     ]
     tenant: Tenant | None = getattr(request, "console_tenant", None)
-    context = {"form": form, "brand": tenant, "tenant": tenant, "why": why, "carried": carried, "action": request.path}
+    context: dict[str, Any] = {"form": form, "brand": tenant, "tenant": tenant, "why": why, "carried": carried, "action": request.path}
+    context["loses"] = any("password" in name and not name.startswith(f"{PREFIX}-") for name in request.POST)
     context["username"], context["back_url"] = request.user.username, page_behind(request)
     return render(request, "step_up/_dialog.html" if request.htmx else "step_up/step_up.html", context)
 
@@ -81,6 +83,7 @@ def answer(request: PortalRequest, form: StepUpForm) -> bool:
             form.explain(checked, form.code_field)
             return False
         methods.append(checked.method)
-    if sessions.prove_again(portal_row(request), request=request, methods=methods):
-        request.session.rotate(grace=True)
+    if not sessions.prove_again(portal_row(request), request=request, methods=methods):
+        raise UpdateError  # it ended while the secret was checked: what was asked for is not done
+    request.session.rotate(grace=True)
     return True

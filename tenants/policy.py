@@ -109,8 +109,8 @@ def _fitting(name: str, value: Any, default: Any) -> Any:
             raise ValueError(f"The policy “{name}” is a word.")
         return value
     if isinstance(value, bool) or not isinstance(value, int):
-        unit = "whole seconds" if isinstance(default, timedelta) else "its own, without a fraction"
-        raise ValueError(f"The policy “{name}” is a number of {unit}.")
+        unit = "number of whole seconds" if isinstance(default, timedelta) else "whole number, 0 or more"
+        raise ValueError(f"The policy “{name}” is a {unit}.")
     return timedelta(seconds=value) if isinstance(default, timedelta) else value
 
 

@@ -29,6 +29,10 @@ class Migration(migrations.Migration):
                 ("name", models.CharField(help_text="The human-readable name of this device.", max_length=64)),
                 ("confirmed", models.BooleanField(default=True, help_text="Is this device ready for use?")),
                 ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                (
+                    "session",
+                    models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name="+", to="identity.session"),
+                ),
                 ("secret", models.TextField()),
                 ("last_step", models.BigIntegerField(default=-1)),
                 ("created_at", models.DateTimeField()),
@@ -239,7 +243,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="totpdevice",
-            constraint=models.UniqueConstraint(condition=models.Q(("confirmed", False)), fields=("user",), name="one_enrolment"),
+            constraint=models.UniqueConstraint(condition=models.Q(("confirmed", False)), fields=("session",), name="one_enrolment"),
         ),
         migrations.RunPython(stamp_old_events, migrations.RunPython.noop),
     ]

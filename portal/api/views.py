@@ -18,7 +18,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_safe
 
-from identity import clock, events, factors, sessions
+from identity import clock, events, factors, known, sessions
 from identity.halfway import HalfWay, leave
 from identity.middleware import SessionRequest
 from identity.models import PASSWORD, Session, User
@@ -82,7 +82,7 @@ def endpoint(view: JsonView) -> Callable[..., JsonResponse]:
         if request.method != "POST":
             return JsonResponse({"error": "Method not allowed"}, status=405, headers={"Allow": "POST"})
         if not _same_origin(request):
-            events.record("csrf_refused", request=request, path=route(request), reason="foreign origin")
+            events.record_sparingly("csrf_refused", request=request, path=route(request), reason="foreign origin")
             return JsonResponse({"error": "Forbidden"}, status=403)
         try:
             return view(request, _fields(request))
@@ -131,6 +131,7 @@ def _second_step(request: SessionRequest, half_way: HalfWay, code: str, *, trust
         seconds = max(1, math.ceil((checked.locked_until - clock.now()).total_seconds()))
         return JsonResponse({"error": "Too many attempts"}, status=429, headers={"Retry-After": str(seconds)})
     methods = [PASSWORD, checked.method]
+    trust = trust and known.may_trust(half_way.person)
     if not checked.method or not complete(
         request, half_way.person, methods=methods, remember=half_way.remember, trust=trust, since=half_way.since
     ):

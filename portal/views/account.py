@@ -113,7 +113,10 @@ def profile(request: PortalRequest) -> HttpResponse:
 @proven
 def password_change(request: PortalRequest) -> HttpResponse:
     """A new password ends every other session of this person; this browser's tree stays (ASVS 6.2.3, 7.4.3)."""
-    form = PasswordForm(request.user, request.POST or None)
+    answered = "proof-password" in request.POST and "old_password" not in request.POST  # passwords are never carried along
+    form = PasswordForm(request.user, None if answered else request.POST or None)
+    if answered:
+        messages.info(request, _("Now type the passwords again: they were not carried along."))
     if request.method == "POST" and form.is_valid():
         person = prove(request, request.user.username, form.cleaned_data["old_password"], what="password_change")
         if person is not None and person.pk == request.user.pk:

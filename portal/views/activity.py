@@ -48,7 +48,7 @@ WORDS: dict[str, Any] = {
     "factors_reset": lazy("Every second factor of your account was removed."),
     "factor_unreadable": lazy("The authenticator “%(authenticator)s” could not be used: what is stored of it cannot be read."),
     "enrolment_failed": lazy("A wrong code was typed while an authenticator was being set up."),
-    "recovery_codes_made": lazy("New recovery codes were made; the old ones are worthless."),
+    "recovery_codes_made": lazy("Recovery codes were made; any earlier ones are worthless."),
     "recovery_code_used": lazy("A recovery code was used."),
     "browser_trusted": lazy("A browser was trusted: it needs no code until %(until)s."),
     "trust_revoked": lazy("No browser is trusted any more: each needs a code again."),

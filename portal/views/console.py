@@ -22,7 +22,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from identity import events, sessions
 from identity.devices import device
 from identity.models import Event, Session, SessionQuerySet, fold
-from portal.access import ConsoleRequest, PortalRequest, console, portal_row, signed_in
+from portal.access import ConsoleRequest, PortalRequest, console, operators_proof, portal_row, signed_in
 from portal.forms import EndForm
 from portal.paging import Order, page_of
 from portal.stepup import question
@@ -43,7 +43,9 @@ ENDED = Order("ended_at", descending=True)
 @require_safe
 @signed_in
 def home(request: PortalRequest) -> HttpResponse:
-    """The tenants that one may administer: one's own, or all of them for an operator."""
+    """The tenants that one may administer: one's own, or all of them for an operator, with a second factor as everywhere."""
+    if request.user.is_superuser and (page := operators_proof(request)):
+        return page
     roles = {
         membership.tenant_id: membership.get_role_display()
         for membership in Membership.objects.filter(user=request.user, role__in=["admin", "owner"], blocked_at=None)

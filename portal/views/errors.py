@@ -23,11 +23,12 @@ def route(request: HttpRequest) -> str:
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """A form that did not come from our own page. ASVS 16.3.3."""
-    events.record("csrf_refused", request=request, tenant=getattr(request, "tenant", None), path=route(request), reason=clean(reason))
-    if request.method == "POST" and request.path == "/login/" and getattr(request, "tenant", None) is None:
+    tenant = getattr(request, "tenant", None)
+    events.record_sparingly("csrf_refused", request=request, tenant=tenant, path=route(request), reason=clean(reason))
+    if request.method == "POST" and request.path in {"/login/", "/login/code/"} and getattr(request, "tenant", None) is None:
         # Another tab signed in (or out) meanwhile and its token is the newer one: nothing is lost by showing the form again.
         target = request.POST.get("next", "")[:8000]
-        return redirect(f"/login/?{urlencode({'next': target})}" if target else "/login/")
+        return redirect(f"{request.path}?{urlencode({'next': target})}" if target else request.path)
     return render(request, "403_csrf.html", status=403)
 
 

@@ -115,11 +115,12 @@ def _of_person(person: User, buckets: list[Bucket], *, sees_all: bool, may_relea
         id=person.username,
         name=person.display_name,
         detail=person.email or person.username,
-        what=[what(each) for each in buckets],
+        # Of somebody who belongs elsewhere too, an admin learns that he is locked out, and not that a factor exists.
+        what=[what(each) for each in buckets] if sees_all or may_release else [_("Sign-in")],
         since=min(each.locked_at for each in buckets if each.locked_at),
         until=max(each.locked_until for each in buckets if each.locked_until),
         may_release=may_release,
-        why="; ".join(why(each) for each in buckets) if sees_all else "",
+        why="; ".join(why(each) for each in buckets) if sees_all or may_release else "",
         address=buckets[0].ip or "" if sees_all else "",
     )
 

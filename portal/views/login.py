@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from django.conf import settings
 from django.contrib import auth, messages
 from django.contrib.auth.models import AnonymousUser
+from django.db import transaction
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -18,7 +19,7 @@ from django.utils.translation import ngettext
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
 
-from identity import factors, known, ledger, sessions
+from identity import clock, factors, known, ledger, sessions
 from identity.backends import prove
 from identity.devices import device
 from identity.halfway import HalfWay, leave
@@ -108,18 +109,19 @@ class Outcome:
 
 def sign_in(request: SessionRequest, *, username: str, password: str, remember: bool) -> Outcome:
     """Check the password; sign in whom it suffices for. The form's way in and the JSON one. Raises ledger.AddressFull."""
+    since = clock.now()
     user = prove(request, username, password)
     if user is None:
         return Outcome()
     if not factors.has_factor(user):
-        return Outcome(complete(request, user, methods=[PASSWORD], remember=remember))
+        return Outcome(complete(request, user, methods=[PASSWORD], remember=remember, since=since))
     if known.is_trusted(request, user):
-        return Outcome(complete(request, user, methods=[PASSWORD, TRUSTED], remember=remember))
-    return Outcome(half_way=HalfWay.begin(user, remember=remember))
+        return Outcome(complete(request, user, methods=[PASSWORD, TRUSTED], remember=remember, since=since))
+    return Outcome(half_way=HalfWay.begin(user, remember=remember, since=since))
 
 
 def complete(
-    request: SessionRequest, user: User, *, methods: list[str], remember: bool, trust: bool = False, since: datetime | None = None
+    request: SessionRequest, user: User, *, methods: list[str], remember: bool, since: datetime, trust: bool = False
 ) -> User | None:
     """Open a portal session in this browser, after a proof with every factor that was due. None: the account changed meanwhile.
 
@@ -127,19 +129,24 @@ def complete(
     """
     if request.session.row is not None:  # a browser holds one tree; the one from before ends
         request.session.flush()
+    device = known.device_of(request, user)
     try:
         auth.login(request, user, backend=BACKEND)
         pk = uuid.uuid4()
         data = request.session.sealed_data(pk)
-        row, key = sessions.sign_in(user, request=request, methods=methods, remember=remember, session_data=data, pk=pk, since=since)
+        with transaction.atomic():  # session and browser are one: a change of password or factors comes before both, or ends both
+            sessions.hold_person(user)
+            if TRUSTED in methods and not known.is_trusted(request, user):
+                raise sessions.StaleProof
+            row, key = sessions.sign_in(user, request=request, methods=methods, remember=remember, session_data=data, pk=pk, since=since)
+            known.remember(request, user, trust=trust)
     except sessions.StaleProof:
         request.session.forget()
         request.user = AnonymousUser()
         return None
     request.session.adopt(row, key)
     user.methods = tuple(methods)
-    ledger.clear(user, known.device_of(request, user))
-    known.remember(request, user, trust=trust)
+    ledger.clear(user, device)
     return user
 
 
@@ -173,7 +180,8 @@ def _try_code(request: SessionRequest, half_way: HalfWay, form: CodeForm, target
     if not checked.method:
         form.explain(checked)
         return None
-    methods, trust = [PASSWORD, checked.method], form.cleaned_data["trust"]
+    methods = [PASSWORD, checked.method]
+    trust = form.cleaned_data["trust"] and known.may_trust(half_way.person, bound_for(target)[0])
     if not complete(request, half_way.person, methods=methods, remember=half_way.remember, trust=trust, since=half_way.since):
         return _back_to_login(request, target, late=True)
     if checked.method == RECOVERY:
@@ -188,7 +196,7 @@ def _try_code(request: SessionRequest, half_way: HalfWay, form: CodeForm, target
 def _code_context(request: SessionRequest, half_way: HalfWay, form: CodeForm, tenant: Tenant | None) -> dict[str, Any]:
     person = half_way.person
     place = tenant or only_tenant(person)  # whose rules hold, and who helps
-    may_trust = not person.is_superuser and (place is None or place.rules.trusted_browsers)
+    may_trust = known.may_trust(person, tenant)
     return {
         "form": form,
         "brand": tenant,
@@ -205,6 +213,7 @@ def _code_context(request: SessionRequest, half_way: HalfWay, form: CodeForm, te
 def _back_to_login(request: SessionRequest, target: str, *, late: bool) -> HttpResponse:
     """To the start again: cancelled, too late, or never begun."""
     if request.user.is_authenticated:
+        messages.info(request, _("You are signed in as %(name)s in this browser already.") % {"name": request.user.username})
         return redirect(target or "home")
     query = {**({"next": target} if target else {}), **({"late": "1"} if late else {})}
     response = redirect(f"{reverse('login')}?{urlencode(query)}" if query else "login")

@@ -8,7 +8,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_safe
 
-from identity import factors, known, ledger
+from identity import factors, known, ledger, mails
 from identity.models import Event, Session, User
 from portal.access import PortalRequest, operator
 from portal.forms import ResetFactorsForm
@@ -49,7 +49,7 @@ def _at_stake(person: User) -> dict[str, Any]:
         "codes": factors.codes_left(person),
         "browsers": len(known.trusted(person)),
         "live": Session.objects.filter(user=person, ended_at=None).count(),
-        "is_told": bool(person.email and person.email_verified_at),
+        "is_told": bool(person.email and person.email_verified_at and mails.are_sent()),
     }
 
 

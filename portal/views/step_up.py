@@ -4,6 +4,7 @@ from typing import Any
 
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
@@ -27,6 +28,7 @@ def step_up(request: PortalRequest) -> HttpResponse:
         return redirect(target or "home")
     context: dict[str, Any] = {"form": form, "brand": tenant, "username": request.user.username, "why": _why(request, target, tenant)}
     context["tenant"] = tenant or only_tenant(request.user)  # who helps
+    context["back_url"] = f"{reverse('home')}?places=1"
     return let_through(render(request, "step_up/step_up.html", context), tenant, state)
 
 

@@ -54,7 +54,7 @@ def start(request: SessionRequest) -> HttpResponse:
 def _stop(request: SessionRequest, browser: tickets.Browser, target: str) -> HttpResponse:
     """Instead of a loop: the sign-in worked again and again, and its cookie never came back."""
     tenant = _tenant(request)
-    events.record("hand_off_loop", request=request, tenant=tenant, host=request.host)
+    events.record_sparingly("hand_off_loop", request=request, tenant=tenant, host=request.host)
     causes = [
         (_("This browser blocks cookies"), _("Allow cookies for %(host)s, then try again.") % {"host": request.host}),
         (_("The clock of this device is wrong"), _("Let the device set its date and time by itself, then try again.")),
@@ -95,8 +95,11 @@ def finish(request: SessionRequest) -> HttpResponse:
 
 
 def _refuse(request: SessionRequest, reason: str, target: str) -> HttpResponse:
-    event = events.record("hand_off_refused", request=request, tenant=_tenant(request), reason=reason)
-    context = {"event_ref": event.reference, "again_url": f"/_portal/start?again=1&next={quote(_back_to(request, target), safe='')}"}
+    event = events.record_sparingly("hand_off_refused", request=request, tenant=_tenant(request), reason=reason)
+    context = {
+        "event_ref": event.reference if event else "",
+        "again_url": f"/_portal/start?again=1&next={quote(_back_to(request, target), safe='')}",
+    }
     response = render(request, "tenant/refused.html", context, status=403)
     response["Referrer-Policy"] = "no-referrer"
     return response

@@ -179,10 +179,10 @@ def add(request: PortalRequest) -> HttpResponse:
     if request.method == "POST" and (over := _is_on(request, _named_in(request), onward)):
         return over
     if "again" in request.POST:
-        factors.start_over(request.user)
+        factors.start_over(request.user, portal_row(request))
         return redirect(f"{request.path}{onward.query}")
     try:
-        device = factors.enrolment(request.user)
+        device = factors.enrolment(request.user, portal_row(request))
     except factors.TooMany:
         messages.info(request, _("You have %(n)d authenticators, and that is the most. Remove one first.") % {"n": factors.MOST})
         return redirect("two_factor")
@@ -229,6 +229,7 @@ def _is_on(request: PortalRequest, device: TotpDevice | None, onward: Onward) ->
 def _try(request: PortalRequest, device: TotpDevice, form: EnrolForm, onward: Onward) -> HttpResponse | None:
     """Turn the authenticator on; None if the code was not right, which the form then says."""
     name = " ".join(clean(form.cleaned_data["name"], 40).split()) or _free_name(request.user)
+    others = _others(request)
     try:
         checked = factors.confirm(request, device, name, form.cleaned_data["code"], spare=portal_row(request))
     except sessions.StaleProof:
@@ -239,9 +240,8 @@ def _try(request: PortalRequest, device: TotpDevice, form: EnrolForm, onward: On
         form.explain(checked)
         return None
     request.session.rotate(grace=False)
-    codes = factors.make_recovery_codes(request.user, request=request, newest=0)
-    if codes:
-        return _show(request, codes, onward, turned_on=name)
+    if checked.codes:
+        return _show(request, list(checked.codes), onward, turned_on=name, others=others)
     text = _("“%(name)s” is on. Every other browser was signed out; your recovery codes stay as they are.")
     messages.success(request, text % {"name": name})
     return onward.back_to_list()
@@ -330,7 +330,10 @@ def new_codes(request: PortalRequest) -> HttpResponse:
         return redirect("two_factor")
     newest = request.POST.get("newest", "")
     if request.method == "POST" and re.fullmatch(r"[0-9]{1,18}", newest):
-        codes = factors.make_recovery_codes(request.user, request=request, newest=int(newest))
+        try:
+            codes = factors.make_recovery_codes(request.user, request=request, newest=int(newest), spare=portal_row(request))
+        except sessions.StaleProof:
+            return interrupted(request)
         if codes:
             mails.factors_changed(request.user, "codes")
             return _show(request, codes, Onward.of(request))
@@ -345,13 +348,14 @@ def new_codes(request: PortalRequest) -> HttpResponse:
 
 
 @sensitive_variables("codes")
-def _show(request: PortalRequest, codes: list[str], onward: Onward, *, turned_on: str = "") -> HttpResponse:
+def _show(request: PortalRequest, codes: list[str], onward: Onward, *, turned_on: str = "", others: int = 0) -> HttpResponse:
     context = {
         "here": "two_factor",
         "brand": None if onward.to_console else onward.tenant,
         "codes": codes,
         "onward": onward,
         "turned_on": turned_on,
+        "others": others,
         "made": clock.now(),
     }
     return render(request, "two_factor/codes.html", context)

@@ -90,7 +90,7 @@ def _slot(name: str) -> Slot:
 
 def tree(person: User, *places: Tenant) -> Tree:
     """Sign in and open these places; in the caller's transaction."""
-    root, key = sessions.sign_in(person, request=None, methods=["pwd"], remember=False)
+    root, key = sessions.sign_in(person, request=None, methods=["pwd", "otp"], remember=False)
     grown = Tree(root, keys={"": [key]})
     for place in places:
         with transaction.atomic():

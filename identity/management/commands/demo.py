@@ -86,6 +86,8 @@ class Command(BaseCommand):
                 "Only the demo, on localhost, tells a code. Who lost the phone: manage.py user reset-factors NAME --reason TEXT"
             )
         person = User.objects.named(name)
+        if not name:
+            raise CommandError("Whose code? In the demo erin has an authenticator: manage.py demo code erin")
         device = TotpDevice.objects.filter(user=person, confirmed=True).first() if person else None
         if device is None:
             raise CommandError(f"“{clean(name)}” has no authenticator. In the demo erin has one: manage.py demo code erin")

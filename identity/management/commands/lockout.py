@@ -1,5 +1,6 @@
 """`manage.py lockout`: who is locked out, since when, until when and why; and opening it before its time."""
 
+import ipaddress
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -87,7 +88,8 @@ class Command(VerbCommand):
         called = person.username if person else clean(name)
         lines = [sentence(each, called) for each in found]
         if not found:
-            lines = [f"{called if person else f'“{called}”, {NOBODY},'} is not locked out: no wrong answer counts."]
+            subject = f"The address {called}" if is_network(name) else called if person else f"“{called}”, {NOBODY},"
+            lines = [f"{subject} is not locked out: no wrong answer counts."]
         if came_from:
             lines.append(f"Wrong answers in the last day came from {listed(came_from)}.")
         if tried:
@@ -126,6 +128,14 @@ class Command(VerbCommand):
         lines = [f"Released {called}: {'; '.join(WHAT[Kind(row.kind)] for row in done)}."]
         warnings = shut_addresses(address for address, _n in addresses_of(person)) if person else []
         return change(*lines, before=before, after=[], released=len(done), warnings=warnings)
+
+
+def is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text.strip(), strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 # --- In words -------------------------------------------------------------------------------------------------------
@@ -176,7 +186,7 @@ def state(row: Bucket) -> str:
 
 def at(moment: datetime) -> str:
     """“14:32 UTC”, with the day where it is another one."""
-    return f"{moment:%H:%M} UTC" if moment.date() == clock.now().date() else f"{moment:%Y-%m-%d %H:%M} UTC"
+    return f"{moment:%H:%M:%S} UTC" if moment.date() == clock.now().date() else f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 def described(lockout: Lockout) -> dict[str, Any]:
