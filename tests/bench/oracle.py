@@ -129,6 +129,7 @@ def _cases() -> list[Kind]:
 
 def _set_back(case: Kind, name: str) -> None:
     """Nobody has tried yet, whoever is locked stays it; rows stay, as they would."""
+    from django.db import transaction
     from django.db.models import Case, DateTimeField, Value, When
     from django.utils import timezone
 
@@ -137,14 +138,16 @@ def _set_back(case: Kind, name: str) -> None:
 
     now = timezone.now()
     key = ledger._person(User.objects.named(name), name, None).key if case.locked else "x"
-    # One statement of one form for everybody: what was just written is read faster.
-    Bucket.objects.update(
-        failed=Case(When(key=key, then=Value(5)), default=Value(0)),
-        locked_at=Case(When(key=key, then=Value(now)), default=None),
-        locked_until=Case(When(key=key, then=Value(now + timedelta(hours=1))), default=None, output_field=DateTimeField()),
-        started_at=None,
-        touched_at=now,
-    )
+    with transaction.atomic():
+        list(Bucket.objects.select_for_update(no_key=True).order_by("key").values_list("pk"))  # in the order of the server's
+        # One statement of one form for everybody: what was just written is read faster.
+        Bucket.objects.update(
+            failed=Case(When(key=key, then=Value(5)), default=Value(0)),
+            locked_at=Case(When(key=key, then=Value(now)), default=None),
+            locked_until=Case(When(key=key, then=Value(now + timedelta(hours=1))), default=None, output_field=DateTimeField()),
+            started_at=None,
+            touched_at=now,
+        )
 
 
 # --- The requests ---------------------------------------------------------------------------------------------------
