@@ -10,7 +10,7 @@ ARGS ?=
 # Everything that a shell runs.
 SCRIPTS := .ci/run deploy/gatehouse deploy/backup.sh
 
-.PHONY: help run test check lint types django asvs bench races shots lock clean
+.PHONY: help run texts test check lint types django asvs bench races shots lock clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -20,13 +20,14 @@ help:
 	@echo "make check   all that must be green before a commit: lint, types, django, test"
 	@echo "make asvs    which requirements of the OWASP ASVS have a test that proves them (ARGS=--open: which not; ARGS=--tests: by which)"
 	@echo "make bench   how fast it is; make races: the long races; make shots: the pictures of the README"
+	@echo "make texts   collect what pages and mails say for the translators (portal/locale/); needs GNU gettext"
 	@echo "make lock    write requirements.txt and requirements-dev.txt anew (UPGRADE=1: with newer versions)"
 	@echo "make clean   remove what is made: .venv, caches (the demo's data in var/ stays)"
 
-run: $(VENV)/.run
+run: $(VENV)/.run $(VENV)/.texts
 	@exec $(PY) manage.py demo
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev $(VENV)/.texts
 	@$(PY) -m tests $(ARGS)
 
 check: lint types django test
@@ -60,8 +61,23 @@ bench: $(VENV)/.dev
 races: $(VENV)/.dev
 	@$(PY) -m tests.bench.races
 
-shots: $(VENV)/.dev
+shots: $(VENV)/.dev $(VENV)/.texts
 	@$(PY) -m tests.browser.shots
+
+# --- Texts ----------------------------------------------------------------------------------------------------------
+
+TEXTS := $(wildcard portal/locale/*/LC_MESSAGES/*.po)
+
+# What the pages read is made from what the translators write. Gettext is not needed for it.
+$(VENV)/.texts: $(TEXTS) | $(VENV)/.run
+	@$(PY) -m portal.catalogs
+	@touch $@
+
+texts: $(VENV)/.dev
+	@command -v xgettext >/dev/null || { echo "GNU gettext is missing: apt install gettext" >&2; exit 1; }
+	@$(PY) manage.py makemessages --all --no-location --no-wrap --no-obsolete --ignore '.venv/*' --ignore 'var/*' --ignore 'tests/*' --ignore 'deploy/*'
+	@sed -i '/^"POT-Creation-Date/d' $(TEXTS)
+	@$(PY) -m portal.catalogs
 
 # --- The environment ------------------------------------------------------------------------------------------------
 

@@ -12,12 +12,11 @@ from typing import Any
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Count, QuerySet
-from django.utils.translation import gettext as _
 
 from identity import clock, events, ledger, mails
-from identity.models import Event, User
+from identity.models import Event
 from tenants import policy
-from tenants.models import Membership, Tenant
+from tenants.models import Tenant
 
 KIND = "alarm"
 EVERY = timedelta(seconds=10)  # how often a server process looks
@@ -85,37 +84,15 @@ def _ring(noise: Noise) -> Event:
         "addresses": [{"address": address, "failed": n} for address, n in counted[:LISTED]],
     }
     event = events.record(KIND, tenant=noise.tenant, **data)
-    if noise.tenant:
-        _tell_tenant(noise.tenant, data)
-    else:
-        _tell_operators(data)
+    _tell(noise.tenant, data)
     return event
 
 
-def _tell_tenant(tenant: Tenant, data: dict[str, Any]) -> None:
-    """Without addresses: whose they are is the platform's to know."""
-    subject = _("Many wrong passwords at %(tenant)s") % {"tenant": tenant.name}
-    text = _(
-        "In the last %(minutes)d minutes %(failed)d wrong passwords or codes were typed for %(people)d people of %(tenant)s.\n\n"
-        "None of them opened anything, and accounts lock by themselves for a while. See who is locked out:\n%(url)s\n\n"
-        "If somebody says that a right password was refused, wait until the lock is over. "
-        "If it does not stop, tell the people who run the portal. This mail comes once an hour at the most."
-    ) % {**data, "tenant": tenant.name, "url": f"{settings.PORTAL_URL}/console/{tenant.slug}/lockouts/"}
-    roles = [Membership.Role.OWNER, Membership.Role.ADMIN]
-    running = Membership.objects.filter(tenant=tenant, role__in=roles, blocked_at=None, user__is_active=True)
-    for membership in running.select_related("user").order_by("pk"):
-        mails.to_person(membership.user, subject, text)
-
-
-def _tell_operators(data: dict[str, Any]) -> None:
-    most = ", ".join(f"{each['address']} ({each['failed']})" for each in data["addresses"]) or _("no address that is known")
-    subject = _("Many wrong passwords on the platform")
-    text = _(
-        "In the last %(minutes)d minutes %(failed)d wrong passwords, codes or links were tried, for %(people)d people and perhaps "
-        "for names that nobody has. Most came from: %(most)s.\n\n"
-        "None of them opened anything; accounts and addresses lock by themselves for a while. What is locked:\n%(url)s\n"
-        "or, on the command line: manage.py lockout list\n\n"
-        "If it does not stop, keep these addresses out before they reach the portal. This mail comes once an hour at the most."
-    ) % {**data, "most": most, "url": f"{settings.PORTAL_URL}/console/platform/lockouts/"}
-    for operator in User.objects.filter(is_superuser=True, is_active=True).order_by("pk"):
-        mails.to_person(operator, subject, text)
+def _tell(tenant: Tenant | None, data: dict[str, Any]) -> None:
+    """A tenant's people without addresses: whose they are is the platform's to know."""
+    shown = {name: data[name] for name in ("failed", "minutes", "people")}
+    if tenant:
+        mails.to_admins(KIND, tenant, place=tenant.name, lockouts_url=f"{settings.PORTAL_URL}/console/{tenant.slug}/lockouts/", **shown)
+        return
+    most = ", ".join(f"{each['address']} ({each['failed']})" for each in data["addresses"])
+    mails.to_admins(KIND, None, most=most, lockouts_url=f"{settings.PORTAL_URL}/console/platform/lockouts/", **shown)

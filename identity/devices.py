@@ -11,8 +11,16 @@ _DESKTOPS = {"Windows", "Mac OS X", "Linux", "Ubuntu", "Debian", "Fedora", "Chro
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    label: str  # "Firefox 142 on Debian"
+    browser: str
+    system: str
     icon: str  # "laptop", "phone" or "tablet"
+
+    @property
+    def label(self) -> str:
+        """“Firefox 142 on Debian”, in the language of who reads it: what is remembered below has none."""
+        if self.browser and self.system:
+            return _("%(browser)s on %(system)s") % {"browser": self.browser, "system": self.system}
+        return self.browser or self.system or _("Unknown browser")
 
 
 @lru_cache(maxsize=2048)
@@ -34,6 +42,4 @@ def device(user_agent: str) -> Device:
         icon = "laptop"
     if system == "iOS" and family:
         system = family
-    if name and system:
-        return Device(_("%(browser)s on %(system)s") % {"browser": name, "system": system}, icon)
-    return Device(name or system or _("Unknown browser"), icon)
+    return Device(name, system, icon)

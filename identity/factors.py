@@ -153,6 +153,8 @@ def make_recovery_codes(
         if newest is not None and newest != newest_recovery_code(user):
             return []
         _keep(user, codes, request)
+        if newest:  # in place of a set that there was
+            mails.factors_changed(user, "codes", request=request)
     return [_readable(raw) for raw, _encoded in codes]
 
 
@@ -281,7 +283,7 @@ def confirm(request: HttpRequest, device: TotpDevice, name: str, typed: str, *, 
         events.record("factor_enrolled", request=request, actor=user, subject=user, name=name)
         if first:  # whatever codes there were are somebody else's
             _keep(user, codes, request)
-    mails.factors_changed(user, "enrolled")
+        mails.factors_changed(user, "enrolled", request=request)
     return Checked(CODE, codes=tuple(_readable(raw) for raw, _encoded in codes))
 
 
@@ -296,7 +298,7 @@ def drop(user: User, device: TotpDevice, *, request: HttpRequest, spare: Session
             RecoveryCode.objects.filter(user=user).delete()
             sessions.lose_factor(spare, request=request)
         events.record("factor_removed", request=request, actor=user, subject=user, name=device.name)
-    mails.factors_changed(user, "removed")
+        mails.factors_changed(user, "removed", request=request)
 
 
 def reset(user: User, *, by: User | None, reason: str, request: HttpRequest | None = None, source: str = "") -> int:
@@ -312,7 +314,7 @@ def reset(user: User, *, by: User | None, reason: str, request: HttpRequest | No
         _changed(user, spare=None, by=by, request=request)
         more: dict[str, Any] = {"source": source} if source else {}
         events.record("factors_reset", request=request, actor=by, subject=user, reason=reason, before={"authenticators": gone}, **more)
-    mails.factors_changed(user, "reset")
+        mails.factors_changed(user, "reset", request=None)  # where an operator sat is not for the mail
     return gone
 
 

@@ -95,12 +95,17 @@ def _factor(user: User) -> Wanted:
 
 
 def _address(request: HttpRequest) -> Wanted | None:
+    network = network_of(request)
+    return Wanted(Kind.ADDRESS, network, policy.TRIES_ADDRESS, window=policy.ADDRESS_WINDOW, network=network) if network else None
+
+
+def network_of(request: HttpRequest) -> str:
+    """What an address is counted by: itself, or its /64; "" where there is none."""
     if (address := events.address(request)) is None:
-        return None
+        return ""
     at = ipaddress.ip_address(address)
     at = getattr(at, "ipv4_mapped", None) or at
-    network = str(ipaddress.ip_network(f"{at}/64", strict=False)) if at.version == 6 else str(at)
-    return Wanted(Kind.ADDRESS, network, policy.TRIES_ADDRESS, window=policy.ADDRESS_WINDOW, network=network)
+    return str(ipaddress.ip_network(f"{at}/64", strict=False)) if at.version == 6 else str(at)
 
 
 def tries(user: User | None) -> int:
@@ -223,6 +228,10 @@ class Attempt:
     def wrong(self) -> None:
         self._settle(wrong=True)
 
+    def count(self, event: str) -> None:
+        """Nothing was compared, but it costs a try as a wrong answer does; the event says what was asked."""
+        self._settle(wrong=True, event=event)
+
     @contextlib.contextmanager
     def flight(self) -> Iterator[None]:
         """While this lasts, secrets may be compared."""
@@ -230,7 +239,7 @@ class Attempt:
         with in_flight():
             yield
 
-    def _settle(self, *, wrong: bool) -> None:
+    def _settle(self, *, wrong: bool, event: str = "") -> None:
         assert not self.refused
         assert not self.settled
         self.settled = True
@@ -248,7 +257,7 @@ class Attempt:
                     self._tell(row)
             _write([row for _wanted, row in held])
             if wrong:
-                self._record(keep=True)
+                self._record(event or f"{self.what}_failed", keep=True)
 
     def _tell(self, row: Bucket) -> None:
         if row.kind == Kind.FACTOR:
@@ -272,12 +281,12 @@ class Attempt:
             for _wanted, row in held:
                 row.refused += bool(row.locked_at)
             _write([row for _wanted, row in held])
-            self._record(keep=False)
+            self._record(f"{self.what}_failed", keep=False)
 
-    def _record(self, *, keep: bool) -> None:
+    def _record(self, kind: str, *, keep: bool) -> None:
         """The event of a wrong answer. That of a refused one is taken back: it costs the same, and nobody can fill the log with it."""
         with transaction.atomic():
-            events.record(f"{self.what}_failed", request=self.request, subject=self.subject)
+            events.record(kind, request=self.request, subject=self.subject)
             transaction.set_rollback(not keep)
 
 

@@ -1,10 +1,14 @@
 """People, their sessions, and what happened."""
 
+import contextlib
 import secrets
 import unicodedata
 import uuid
+from datetime import UTC, tzinfo
 from typing import Any, ClassVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from django.conf import settings
 from django.contrib.auth.hashers import check_password, make_password
 from django.contrib.auth.models import AbstractUser, UserManager
 from django.core.exceptions import ValidationError
@@ -16,12 +20,18 @@ from django.utils.translation import gettext_lazy as _
 from django_otp.models import Device
 
 from identity import flight
+from tenants import hosts
 from tenants.models import BEGINNING, Membership, Tenant, _plain
 
 
 def fold(text: str) -> str:
-    """The form in which names and addresses are compared: NFKC, without case."""
-    return unicodedata.normalize("NFKC", text.strip()).casefold()
+    """The form in which names and addresses are compared: NFKC, without case, the domain of an address as DNS knows it."""
+    folded = unicodedata.normalize("NFKC", text.strip()).casefold()
+    local, at, domain = folded.rpartition("@")
+    if at and not domain.isascii():
+        with contextlib.suppress(hosts.BadHost):
+            return f"{local}@{hosts.normalise(domain)}"
+    return folded
 
 
 def _new_epoch() -> str:
@@ -59,6 +69,11 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]  # django-otp 
     bio = models.TextField(_("about you"), max_length=1000, blank=True, validators=[_plain])
     birth_date = models.DateField(_("birth date"), null=True, blank=True)
     email_verified_at = models.DateTimeField(null=True, blank=True, editable=False)
+    new_email = models.EmailField(blank=True, editable=False)  # what a change of address waits for: proof that it is the person's
+    language = models.CharField(_("language"), max_length=10, blank=True)  # "": as the browser asks
+    time_zone = models.CharField(_("time zone"), max_length=64, blank=True)  # an IANA name; "": UTC
+    mail_new_device = models.BooleanField(_("mail me about sign-ins from a new browser"), default=True)
+    delete_at = models.DateTimeField(null=True, blank=True, editable=False)  # asked to be deleted; until then it can be undone
     epoch = models.CharField(max_length=16, default=_new_epoch, editable=False)  # changed by the password verbs only
     valid_from = models.DateTimeField(default=BEGINNING, editable=False)  # a proof from before this opens nothing
     # What SQL compares and searches; kept by save(), because SQLite folds ASCII only and the databases must agree.
@@ -79,7 +94,7 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]  # django-otp 
     def save(self, *args: Any, **kwargs: Any) -> None:
         self._fold()
         fields = kwargs.get("update_fields")
-        if fields is not None and {"username", "email", "first_name", "last_name"} & set(fields):
+        if fields is not None and {"username", "email", "email_verified_at", "first_name", "last_name"} & set(fields):
             kwargs["update_fields"] = {*fields, "name_key", "email_key", "search_text"}
         super().save(*args, **kwargs)
 
@@ -89,12 +104,15 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]  # django-otp 
         if len(self.name_key) > 300 or len(self.email_key or "") > 300:  # compatibility characters can grow eighteen-fold
             raise ValidationError(_("That name or address is too long."), code="too_long")
         others = User.objects.exclude(pk=self.pk)
-        if others.filter(name_key=self.name_key).exists() or (self.email_key and others.filter(email_key=self.email_key).exists()):
-            raise ValidationError(_("That name or address is already in use. Choose another, or sign in."), code="taken")
+        if others.filter(name_key=self.name_key).exists():
+            raise ValidationError({"username": ValidationError(_("That name is already in use. Choose another."), code="taken")})
+        if self.email_key and others.filter(email_key=self.email_key).exists():
+            raise ValidationError(_("That address is already in use."), code="taken")
 
     def _fold(self) -> None:
         self.name_key = fold(self.username)
-        self.email_key = fold(self.email) or None
+        # Only a proven address is a key: an unproven one is matched by nothing and keeps nobody else from it.
+        self.email_key = (fold(self.email) or None) if self.email_verified_at else None
         self.search_text = fold(f"{self.username} {self.first_name} {self.last_name} {self.email}")
 
     def check_password(self, raw_password: str | None) -> bool:
@@ -115,6 +133,10 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]  # django-otp 
     def _auth_hash(self, secret: str | None = None) -> str:
         return salted_hmac("identity.User.epoch", f"{self.pk}:{self.epoch}", secret=secret, algorithm="sha256").hexdigest()
 
+    def get_full_name(self) -> str:
+        """In one line: a name with a line end in it could write lines of a mail."""
+        return " ".join(super().get_full_name().split())
+
     def get_full_name_with_username(self) -> str:
         """“Dave Vance (dave)”, or the user name alone."""
         name = self.get_full_name()
@@ -129,8 +151,35 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]  # django-otp 
         return self.get_full_name() or self.username
 
     @property
+    def speaks(self) -> str:
+        """The language that this person has chosen; "" if none of ours."""
+        return self.language if self.language in dict(settings.LANGUAGES) else ""
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone that this person has chosen; UTC where none is, or where this machine does not know it."""
+        try:
+            return ZoneInfo(self.time_zone) if self.time_zone else UTC
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            return UTC
+
+    @property
     def initials(self) -> str:
         return (self.first_name[:1] + self.last_name[:1] or self.username[:2]).upper()
+
+
+class FormerName(models.Model):
+    """What a person was called before. An event about it names this row, because the log keeps ids only; it goes with the account."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="former_names")
+    username = models.CharField(max_length=150)
+    until = models.DateTimeField()
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"{self.username}, once"
 
 
 # How a session was proven. "pwd" and "otp" are RFC 8176's; it has no word for the other two.
@@ -178,6 +227,7 @@ class Session(models.Model):
         FACTORS = "factors", _("The second factor was changed")
         POLICY = "policy", _("A second factor is asked for now")
         DEACTIVATED = "deactivated", _("The account was deactivated")
+        DELETED = "deleted", _("The account is to be deleted")
         BLOCKED = "blocked", _("Blocked at this tenant")
         REMOVED = "removed", _("No longer a member")
         SUSPENDED = "suspended", _("The tenant was suspended")
@@ -260,21 +310,52 @@ class Ticket(models.Model):
 
 
 class Link(models.Model):
-    """A one-time link that an operator hands to a person: to set a password, or to become the first operator."""
+    """A one-time link that reaches a person by mail, or from an operator's hand. The verbs are in `identity.links`."""
 
     class Purpose(models.TextChoices):
         PASSWORD = "password", "set a password"
         OPERATOR = "operator", "become an operator"
+        VERIFY = "verify", "prove an address"
+        TAKE_BACK = "take_back", "take an address back"
+        NOT_ME = "not_me", "say that a sign-in was somebody else's"
+        UNLOCK = "unlock", "open what is locked"
 
     digest = models.CharField(max_length=64, unique=True)
     purpose = models.CharField(max_length=12, choices=Purpose.choices)
     user = models.ForeignKey(User, null=True, on_delete=models.CASCADE, related_name="+")
-    epoch = models.CharField(max_length=16, blank=True)  # of the user when the link was made: a new password voids it
+    epoch = models.CharField(max_length=16, blank=True)  # of the user when it was made: a new password voids it; "": it does not
+    data = models.JSONField(default=dict)  # what it is about: {"email": …}, {"session": …, "device": …}; never a secret
+    made_at = models.DateTimeField(default=BEGINNING)
     expires_at = models.DateTimeField(db_index=True)
     used_at = models.DateTimeField(null=True)
 
     def __str__(self) -> str:
         return f"link {self.pk} to {self.get_purpose_display()}"
+
+
+class Mail(models.Model):
+    """One mail in the queue. Its text is encrypted, since it may hold a link, and goes when the mail has left."""
+
+    kind = models.CharField(max_length=20)
+    to = models.EmailField(max_length=320, blank=True)  # blank: `body` holds what was typed, and the worker finds out who is meant
+    user = models.ForeignKey(User, null=True, on_delete=models.CASCADE, related_name="+")
+    tenant = models.ForeignKey(Tenant, null=True, on_delete=models.CASCADE, related_name="+")
+    subject = models.CharField(max_length=300, blank=True)
+    body = models.TextField(blank=True)  # encrypted JSON: text and HTML
+    coalesce = models.CharField(max_length=100, blank=True, db_index=True)  # mails of one such key come at most so often
+    created_at = models.DateTimeField(db_index=True)
+    due_at = models.DateTimeField(null=True)  # null: sent, or given up
+    tries = models.PositiveSmallIntegerField(default=0)
+    sent_at = models.DateTimeField(null=True)
+    failed_at = models.DateTimeField(null=True)
+    error = models.CharField(max_length=300, blank=True)  # of the last try
+
+    class Meta:
+        ordering = ["-pk"]
+        indexes = [models.Index(fields=["due_at"], name="mails_due", condition=models.Q(due_at__isnull=False))]
+
+    def __str__(self) -> str:
+        return f"mail {self.pk} ({self.kind})"
 
 
 class KnownDevice(models.Model):

@@ -20,14 +20,15 @@ from django.db.models import F, Q, Value
 from django.db.models.functions import Greatest, Now
 from django.http import HttpRequest
 
-from identity import clock, crypto, events, known, ledger, seals
+from identity import clock, crypto, events, known, ledger, links, mails, seals
 from identity.models import PASSWORD, TRUSTED, KnownDevice, Link, Session, SessionQuerySet, Ticket, TotpDevice, User
 from tenants import policy
-from tenants.models import BEGINNING, Membership, Tenant
+from tenants.models import BEGINNING, Invitation, Membership, Tenant
 
 Reason = Session.Reason
 # An end for one of these reasons closes the door silently; after any other, coming back takes a fresh proof.
 _OWN_DOING = {Reason.SIGNED_OUT, Reason.IDLE, Reason.EXPIRED, Reason.PROBE}
+_BY_OTHERS = {Reason.BY_ADMIN, Reason.BY_OPERATOR}
 BATCH = 5_000
 
 
@@ -60,6 +61,7 @@ def live(keys: Sequence[str], tenant: Tenant | None) -> list[Session]:
 _TENANT = -1
 _DIGESTS = tuple(f"digest {n}" for n in range(4))
 _SHOWN = {"username", "first_name", "last_name", "email", "is_active", "is_superuser", "is_staff"}
+_SHOWN |= {"language", "time_zone", "delete_at"}
 _PERSON = [field.attname for field in User._meta.concrete_fields if field.attname in _SHOWN]  # `from_db` takes them in this order
 
 
@@ -396,6 +398,7 @@ def end(
     reason: Session.Reason,
     note: str = "",
     request: HttpRequest | None = None,
+    tell: bool = True,
 ) -> list[Session]:
     """End these sessions and the branches below them, exactly once each; returns those that this call ended.
 
@@ -406,6 +409,8 @@ def end(
 
     After an end that was not the tree's own sign-out or a limit, the person proves himself anew before he enters that tenant
     again, from any browser.
+
+    tell: mail the people whose sessions an administrator ends.
     """
     with transaction.atomic():
         targets = list(which.filter(ended_at=None).order_by().values_list("pk", "tenant_id", "user_id"))
@@ -422,6 +427,8 @@ def end(
         branches = [pk for pk, tenant, _user in named if tenant is not None]
         done += _mark(Session.objects.filter(Q(pk__in=branches) | Q(parent__in=portals), tenant__isnull=False), by, reason, note)
         _log(done, by, reason, note, request)
+        if tell and reason in _BY_OTHERS:
+            mails.ended(done, by=by, note=note)
     return done
 
 
@@ -499,7 +506,7 @@ def end_tenant(tenant: Tenant, *, by: User | None, reason: Session.Reason, note:
         ids = list(meant.order_by("pk").values_list("pk", flat=True)[:BATCH])
         if not ids:
             return total
-        total += len(end(Session.objects.filter(pk__in=ids), by=by, reason=reason, note=note, request=request))
+        total += len(end(Session.objects.filter(pk__in=ids), by=by, reason=reason, note=note, request=request, tell=False))
 
 
 def end_unproven(tenant: Tenant) -> list[Session]:
@@ -556,16 +563,20 @@ def end_others(user: User, *, spare: Session | None, by: User | None, reason: Se
         spare.longest_pause = 0
 
 
-def change_password(user: User, raw: str, *, by: User | None, request: HttpRequest | None, spare: Session | None = None) -> None:
+def change_password(
+    user: User, raw: str, *, by: User | None, request: HttpRequest | None, spare: Session | None = None, link: Link | None = None
+) -> None:
     """Set a new password and end the person's sessions, all in one transaction; `spare` (a portal session) and its tree stay.
 
-    user: as it was when the change was proven. Raises StaleProof if its password changed since, if it was deactivated, or if
-    `spare` ended: who came first wins. No browser is known or trusted any more.
+    user: as it was when the change was proven; link: what proved it, used up here. Raises StaleProof if its password changed
+    since, if it was deactivated, or if `spare` or `link` is over: who came first wins. No browser is known or trusted any more.
     """
     proven_with = user.epoch
     user.set_password(raw)  # hashed before the transaction: SQLite's other writers need not wait for it
     with transaction.atomic():
         if not User.objects.select_for_update(no_key=True).filter(pk=user.pk, epoch=proven_with, is_active=True):
+            raise StaleProof
+        if link and not links.take(link):
             raise StaleProof
         user.epoch = secrets.token_hex(8)
         user.save(update_fields=["password", "epoch"])
@@ -573,6 +584,15 @@ def change_password(user: User, raw: str, *, by: User | None, request: HttpReque
         TotpDevice.objects.filter(user=user, confirmed=False).delete()  # a key that somebody has seen with the old password
         end_others(user, spare=spare, by=by, reason=Reason.PASSWORD, request=request)
         events.record("password_changed", request=request, actor=by, subject=user)
+        mails.password_changed(user, request=request)
+
+
+def withdraw_password(user: User) -> None:
+    """Make the password worthless, with every link and half-way sign-in behind it; sessions stay. The caller holds the person."""
+    assert connection.in_atomic_block
+    user.set_unusable_password()
+    user.epoch = secrets.token_hex(8)
+    user.save(update_fields=["password", "epoch"])
 
 
 # --- prune --------------------------------------------------------------------------------------------------------
@@ -587,10 +607,15 @@ class Pruned:
     attempts: int
     browsers: int  # known ones, revoked or long unseen, and authenticators that nobody has confirmed
     events: int
+    mails: int
+    invitations: int  # accepted, taken back or run out
 
 
 def prune(*, dry_run: bool = False) -> Pruned:
-    """Mark what ran out as ended, delete what was kept long enough (ended sessions 90 days, events 400). Idempotent. ASVS 14.2.7."""
+    """Mark what ran out as ended, delete what was kept long enough: ended sessions and invitations 90 days, events 400, mails 30.
+
+    Idempotent. ASVS 14.2.7.
+    """
     now = clock.now()
     lapsed = Session.objects.filter(ended_at=None).filter(Q(idle_expires_at__lte=now) | Q(expires_at__lte=now))
     old = Session.objects.filter(ended_at__lt=now - policy.KEEP_ENDED)
@@ -598,10 +623,12 @@ def prune(*, dry_run: bool = False) -> Pruned:
     links = Link.objects.filter(expires_at__lt=now - timedelta(hours=1))
     browsers = KnownDevice.objects.filter(Q(revoked_at__lt=now - timedelta(days=1)) | Q(last_seen_at__lt=now - policy.KEEP_EVENTS))
     enrolments = TotpDevice.objects.filter(confirmed=False, created_at__lt=now - timedelta(days=1))
+    invited = Invitation.objects.filter(expires_at__lt=now - policy.KEEP_ENDED)
     if dry_run:
         lapsing, older, late, used = (rows.count() for rows in (lapsed, old, tickets, links))
         forgotten = seals.prune(now - policy.KEEP_EVENTS, dry_run=True)
-        return Pruned(lapsing, older, late, used, ledger.prune(dry_run=True), browsers.count() + enrolments.count(), forgotten)
+        unknown = browsers.count() + enrolments.count()
+        return Pruned(lapsing, older, late, used, ledger.prune(dry_run=True), unknown, forgotten, mails.old().count(), invited.count())
     count = 0
     for reason, which in ((Reason.EXPIRED, Q(expires_at__lte=now)), (Reason.IDLE, Q(idle_expires_at__lte=now))):
         while ids := list(Session.objects.filter(which, ended_at=None).order_by("pk").values_list("pk", flat=True)[:BATCH]):
@@ -613,4 +640,5 @@ def prune(*, dry_run: bool = False) -> Pruned:
     for tenant in Tenant.objects.filter(policy__has_key="second_factor"):
         end_unproven(tenant)
     late, used, unknown, dropped = (rows.delete()[1].get(rows.model._meta.label, 0) for rows in (tickets, links, browsers, enrolments))
-    return Pruned(count, gone, late, used, ledger.prune(), unknown + dropped, seals.prune(now - policy.KEEP_EVENTS))
+    forgotten = seals.prune(now - policy.KEEP_EVENTS)
+    return Pruned(count, gone, late, used, ledger.prune(), unknown + dropped, forgotten, mails.old().delete()[0], invited.delete()[0])

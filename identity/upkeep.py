@@ -1,10 +1,10 @@
-"""What a server process does beside its requests: chores, each at its own pace, in one thread."""
+"""What a server process does beside its requests: chores, each at its own pace, those of one line in one thread."""
 
 import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -70,12 +70,15 @@ _running: list[Upkeep] = []
 _starting = threading.Lock()
 
 
-def start(*chores: Chore) -> None:
-    """Begin, in this process, unless it has begun: the server's workers call it with every request."""
+def start(*lines: Sequence[Chore]) -> None:
+    """Begin, in this process, unless it has begun: the server's workers call it with every request.
+
+    Each line of chores has a thread of its own: a chore waits for those of its line only.
+    """
     if _running:
         return
     with _starting:
         if not _running:
-            upkeep = Upkeep(*chores)
-            upkeep.start()
-            _running.append(upkeep)
+            _running.extend(Upkeep(*chores) for chores in lines if chores)
+            for upkeep in _running:
+                upkeep.start()

@@ -12,6 +12,7 @@ from django.urls import reverse
 from django_htmx.middleware import HtmxDetails
 
 from identity import factors, sessions
+from identity.members import Actor
 from identity.middleware import SessionRequest, login_address, page_behind
 from identity.models import Session, User
 from tenants import hosts
@@ -44,7 +45,25 @@ def portal_row(request: SessionRequest) -> Session:
 
 def signed_in(view: Callable[Concatenate[PortalRequest, P], HttpResponseBase]) -> Callable[..., HttpResponseBase]:
     """Like login_required, but one comes back to the page, not to the address of its form, and a part of a page that asks
-    without a session sends the whole page away."""
+    without a session sends the whole page away. Of an account that is to be deleted only one page is left: to keep it."""
+
+    @wraps(view)
+    def ask(request: PortalRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+        return leaving(request) or view(request, *args, **kwargs)
+
+    return present(ask)  # type: ignore[arg-type]
+
+
+def leaving(request: HttpRequest) -> HttpResponse | None:
+    """The way to the page that offers to keep an account, for whoever has asked to delete it."""
+    if not isinstance(request.user, User) or request.user.delete_at is None:
+        return None
+    address = reverse("account_keep")
+    return HttpResponse(headers={"HX-Redirect": address}) if getattr(request, "htmx", False) else redirect(address)
+
+
+def present(view: Callable[Concatenate[PortalRequest, P], HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """Signed in, whatever becomes of the account."""
 
     @wraps(view)
     def ask(request: PortalRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
@@ -77,6 +96,13 @@ def console(view: Callable[Concatenate[ConsoleRequest, P], HttpResponseBase]) ->
         return view(request, *args, **kwargs)
 
     return signed_in(ask)  # type: ignore[arg-type]
+
+
+def actor_of(request: ConsoleRequest) -> Actor:
+    """With whose powers this person acts in the console: an operator has an owner's."""
+    own = request.membership
+    role = own.role if own and own.may_administer and not request.user.is_superuser else Membership.Role.OWNER.value
+    return Actor(request.user, role, request)
 
 
 def operator(view: Callable[Concatenate[PortalRequest, P], HttpResponseBase]) -> Callable[..., HttpResponseBase]:

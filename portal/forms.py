@@ -1,21 +1,26 @@
 """Every field that a person can fill in. Passwords are taken as they are typed: no strip, no cut (ASVS 6.2.8)."""
 
 import math
+from functools import cache
 from typing import Any, ClassVar
+from zoneinfo import available_timezones
 
 from django import forms
+from django.conf import settings
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxLengthValidator
-from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from identity import passwords
+from identity.addresses import checked
 from identity.backends import LONGEST_PASSWORD
 from identity.factors import Checked, has_factor
-from identity.models import User
+from identity.invitations import AT_ONCE, addresses_in
+from identity.models import User, fold
+from tenants.models import Tenant
 
 
 class PlainForm(forms.Form):
@@ -170,10 +175,13 @@ class SignUpForm(forms.ModelForm):  # type: ignore[type-arg]
             "email": forms.EmailInput(attrs={"class": "input", "autocomplete": "email"}),
         }
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, tenant: Tenant | None = None, **kwargs: Any) -> None:
+        self.tenant = tenant
         kwargs.setdefault("auto_id", "%s")
         super().__init__(*args, **kwargs)
         self.fields["email"].required = True
+        self.fields["email"].label = _("E-mail address")
+        self.fields["email"].help_text = _("You get a mail with a link that proves it is yours.")
         self.fields["username"].help_text = _("Letters, digits and . + - _")
         self.fields["password"].help_text = passwords.hint()
 
@@ -182,17 +190,21 @@ class SignUpForm(forms.ModelForm):  # type: ignore[type-arg]
         if password := self.cleaned_data.get("password"):
             _check_new_password(password, self.instance, "password", self)  # after the names are known, to compare with them
 
-    def create(self) -> User | None:
-        """The new person; None, with the error in the form, if somebody took the name or address in this very moment."""
-        self.instance.set_password(self.cleaned_data["password"])
-        try:
-            with transaction.atomic():
-                self.instance.save(force_insert=True)
-        except IntegrityError:
-            self.add_error(None, _("That name or address is already in use. Choose another, or sign in."))
-            return None
+    def clean_email(self) -> str:
+        address = checked(self.cleaned_data["email"])
+        if self.tenant and self.tenant.rules.sign_up == "domain" and not self.tenant.rules.lets_in(address):
+            text = gettext("%(tenant)s takes addresses at %(domains)s only. Use one of these, or ask its people for an invitation.")
+            raise ValidationError(text % {"tenant": self.tenant.name, "domains": ", ".join(sorted(self.tenant.rules.domains))})
+        return address
+
+    def person(self) -> User:
+        """The new person, with the password hashed, not saved yet."""
         person: User = self.instance
+        person.set_password(self.cleaned_data["password"])
         return person
+
+    def explain_taken(self) -> None:
+        self.add_error("username", _("That name is already in use. Choose another."))
 
 
 class ProfileForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -216,6 +228,108 @@ class ProfileForm(forms.ModelForm):  # type: ignore[type-arg]
         if born and not (born.year >= 1900 and born <= timezone.localdate()):
             raise ValidationError(_("That is not a date somebody alive was born on."))
         return born
+
+
+class TimeZoneInput(forms.TextInput):
+    """A field that is searched by typing any part of a name: the browser's own list, without a script."""
+
+    def __init__(self) -> None:
+        super().__init__(attrs={"class": "input", "list": "zones", "autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"})
+
+
+class WaysForm(forms.ModelForm):  # type: ignore[type-arg]
+    """The language and the clock of the pages and mails."""
+
+    language = forms.ChoiceField(label=_("Language"), required=False, widget=forms.Select(attrs={"class": "input select"}))
+    time_zone = forms.CharField(label=_("Time zone"), required=False, max_length=64, widget=TimeZoneInput)
+
+    class Meta:
+        model = User
+        fields = ("language", "time_zone")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("auto_id", "%s")
+        super().__init__(*args, **kwargs)
+        language: forms.ChoiceField = self.fields["language"]  # type: ignore[assignment]
+        language.choices = [("", gettext("As the browser asks")), *settings.LANGUAGES]
+        self.fields["time_zone"].help_text = _("Type a part of it, such as a city. Without one, times are in UTC.")
+
+    def clean_time_zone(self) -> str:
+        typed: str = self.cleaned_data["time_zone"]
+        found = zone_named(typed)
+        if found is None:
+            raise ValidationError(gettext("There is no time zone of that name. Write it as in the list, such as Europe/Berlin."))
+        return found
+
+
+@cache
+def zones() -> list[str]:
+    """The time zones by place, as people know them."""
+    areas = {"Africa", "America", "Antarctica", "Arctic", "Asia", "Atlantic", "Australia", "Europe", "Indian", "Pacific"}
+    return sorted(name for name in available_timezones() if name.partition("/")[0] in areas and "/" in name)
+
+
+def zone_named(typed: str) -> str | None:
+    """The zone that somebody means by “Europe/Berlin”, “europe/berlin” or “Berlin”; "" for nothing, None if there is none such."""
+    wanted = "_".join(typed.split()).casefold()
+    if wanted in {"", "utc"}:
+        return ""
+    whole = {name.casefold(): name for name in zones()}
+    cities = [name for name in zones() if name.rpartition("/")[2].casefold() == wanted]
+    return whole.get(wanted) or (cities[0] if len(cities) == 1 else None)
+
+
+class MailsForm(forms.ModelForm):  # type: ignore[type-arg]
+    """The warnings that a person may do without."""
+
+    class Meta:
+        model = User
+        fields = ("mail_new_device",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("auto_id", "%s")
+        super().__init__(*args, **kwargs)
+        self.fields["mail_new_device"].label = _("Mail me when somebody signs in with a browser that was not used before")
+
+
+class UserNameForm(forms.ModelForm):  # type: ignore[type-arg]
+    class Meta:
+        model = User
+        fields = ("username",)
+        widgets: ClassVar[dict[str, forms.Widget]] = {
+            "username": forms.TextInput(
+                attrs={"class": "input", "autocomplete": "username", "autocapitalize": "none", "spellcheck": "false"}
+            ),
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("auto_id", "%s")
+        super().__init__(*args, **kwargs)
+        self.fields["username"].label = _("New user name")
+        self.fields["username"].help_text = _("Letters, digits and . + - _")
+
+    def validate_unique(self) -> None:
+        """The model's `clean` has said it, by the folded name."""
+
+
+class DeleteForm(PlainForm):
+    """To delete an account one types its name."""
+
+    confirm = forms.CharField(
+        label=_("Your user name"),
+        max_length=150,
+        widget=forms.TextInput(attrs={"class": "input", "autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}),
+    )
+
+    def __init__(self, user: User, *args: Any, **kwargs: Any) -> None:
+        self.user = user
+        super().__init__(*args, **kwargs)
+
+    def clean_confirm(self) -> str:
+        typed: str = self.cleaned_data["confirm"]
+        if typed != self.user.username:
+            raise ValidationError(gettext("That is not your user name. Type “%(name)s” to go on.") % {"name": self.user.username})
+        return typed
 
 
 class PasswordForm(PlainForm):
@@ -258,6 +372,38 @@ class NewPasswordForm(PlainForm):
         return password
 
 
+class ForgotForm(PlainForm):
+    """Whose password is forgotten. Nothing is looked up here, so nothing can be told."""
+
+    username = forms.CharField(
+        label=_("Name or e-mail"),
+        max_length=320,
+        widget=forms.TextInput(
+            attrs={"class": "input", "autocomplete": "username", "autocapitalize": "none", "spellcheck": "false", "autofocus": ""}
+        ),
+    )
+    next = forms.CharField(required=False, max_length=8000, widget=forms.HiddenInput)
+
+
+class EmailForm(PlainForm):
+    """The address that an account is to have."""
+
+    email = forms.EmailField(
+        label=_("New address"), max_length=254, widget=forms.EmailInput(attrs={"class": "input", "autocomplete": "email"})
+    )
+
+    def __init__(self, user: User, *args: Any, **kwargs: Any) -> None:
+        self.user = user
+        super().__init__(*args, **kwargs)
+        self.fields["email"].help_text = _("You get a mail there with a link that proves it is yours.")
+
+    def clean_email(self) -> str:
+        address = checked(self.cleaned_data["email"])
+        if self.user.email_verified_at and fold(address) == fold(self.user.email):
+            raise ValidationError(gettext("That is the address you have, and it is proven. Type another one."))
+        return address
+
+
 class ResetFactorsForm(PlainForm):
     """Whose second factor an operator takes away, and how one knows that it is this person who asks."""
 
@@ -290,3 +436,57 @@ class ResetFactorsForm(PlainForm):
 
 class EndForm(PlainForm):
     reason = forms.CharField(label=_("Reason"), max_length=200)
+
+
+class InvitedForm(forms.ModelForm):  # type: ignore[type-arg]
+    """An account for whoever holds the link of an invitation: its address came by mail and is not asked for."""
+
+    password = _password_field("new-password", _("Password"))
+
+    class Meta:
+        model = User
+        fields = ("username",)
+        widgets: ClassVar[dict[str, forms.Widget]] = {
+            "username": forms.TextInput(
+                attrs={"class": "input", "autocomplete": "username", "autocapitalize": "none", "spellcheck": "false", "autofocus": ""}
+            ),
+        }
+
+    def __init__(self, address: str, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("auto_id", "%s")
+        super().__init__(*args, **kwargs)
+        self.instance.email = address
+        self.fields["username"].help_text = _("Letters, digits and . + - _")
+        self.fields["password"].help_text = passwords.hint()
+
+    def _post_clean(self) -> None:
+        super()._post_clean()  # type: ignore[misc]
+        if password := self.cleaned_data.get("password"):
+            _check_new_password(password, self.instance, "password", self)
+
+
+class InviteForm(PlainForm):
+    """Addresses as people paste them, and what they are invited as: never more than the inviter is."""
+
+    addresses = forms.CharField(
+        label=_("E-mail addresses"),
+        max_length=20_000,
+        widget=forms.Textarea(attrs={"class": "input", "rows": 5, "autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}),
+        help_text=_("One or many, separated by lines, commas or spaces."),
+    )
+    role = forms.ChoiceField(label=_("Role"), widget=forms.Select(attrs={"class": "input select"}))
+
+    def __init__(self, roles: list[tuple[str, Any]], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        role: forms.ChoiceField = self.fields["role"]  # type: ignore[assignment]
+        role.choices = roles
+
+    def clean_addresses(self) -> list[str]:
+        found = addresses_in(self.cleaned_data["addresses"])
+        if len(found) > AT_ONCE:
+            raise ValidationError(
+                gettext("These are %(n)d addresses. Invite at most %(limit)d at once.") % {"n": len(found), "limit": AT_ONCE}
+            )
+        if not found:
+            raise ValidationError(gettext("There is no address in this."))
+        return found

@@ -107,11 +107,13 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
+    "portal.languages.GuestMiddleware",  # the browser's language
     "portal.middleware.RequestMiddleware",  # request id, no-store, no control characters
     "tenants.middleware.ProxyMiddleware",  # who really asks: address and scheme
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "tenants.middleware.HostMiddleware",  # where am I: request.tenant and the URLconf
     "identity.middleware.SessionMiddleware",  # who is it: request.session, one query
+    "portal.languages.PersonMiddleware",  # the person's language and time zone
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -191,6 +193,7 @@ DEVICE_COOKIE_NAME = "__Host-device" if SECURE else "device"
 HALF_WAY_COOKIE_NAME = "__Host-half-way" if SECURE else "half-way"
 THEME_COOKIE_NAME = "__Host-theme" if SECURE else "theme"
 MESSAGES_COOKIE_NAME = "__Host-messages" if SECURE else "messages"
+LANGUAGE_COOKIE_NAME = "__Host-language" if SECURE else "language"
 SESSION_COOKIE_SECURE = SECURE
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
@@ -252,21 +255,36 @@ WHITENOISE_ALLOW_ALL_ORIGINS = False
 # --- Mail ---------------------------------------------------------------------------------------------------------
 EMAIL_URL = env.str("EMAIL_URL", default="")
 if EMAIL_URL:
+    _mail = urlsplit(EMAIL_URL)
+    if _mail.scheme not in {"smtp", "smtp+tls", "smtp+ssl"} or not _mail.hostname or _mail.path.strip("/"):
+        raise ImproperlyConfigured(
+            "EMAIL_URL must look like smtp+tls://user:password@mail.example.com:587 (or smtp+ssl://…:465, or smtp://localhost:25), "
+            "with what is special in the password percent-encoded."
+        )
     for _name, _value in environ.Env.email_url_config(EMAIL_URL).items():
         globals()[_name] = _value
-elif DEMO:
-    EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
-    EMAIL_FILE_PATH = VAR / "outbox"
 else:
     EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"
 DEFAULT_FROM_EMAIL = env.str("EMAIL_FROM", default=f"Gatehouse <no-reply@{PORTAL_HOST}>")
 EMAIL_TIMEOUT = 20  # seconds
-MAIL_IN_THREAD = True  # nobody's request waits for a mail server
+KEEP_MAILS = DEMO and not EMAIL_URL  # the demo shows them on a page, /outbox/
+MAIL_OFF = not DEMO and not EMAIL_URL  # nothing leaves; `manage.py mail list` says so
+DELIVER_EVERY: timedelta | None = timedelta(seconds=1)  # how often a server process looks for mails to send; None: it never does
 
 # --- Upkeep -------------------------------------------------------------------------------------------------------
 SEAL_EVERY: timedelta | None = timedelta(seconds=1)  # how often a server process seals the audit log; None: it never does
 
+# --- Languages ----------------------------------------------------------------------------------------------------
 LANGUAGE_CODE = "en"
+LANGUAGES = [  # each by its own name
+    ("en", "English"),
+    ("de", "Deutsch"),
+    ("es", "Español"),
+    ("fr", "Français"),
+    ("pt", "Português"),
+    ("ar", "العربية"),
+]
+LOCALE_PATHS = [BASE_DIR / "portal" / "locale"]  # every text, mails too; see portal/catalogs.py
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = True

@@ -4,7 +4,27 @@ from django.urls import URLPattern, URLResolver, path, re_path
 
 from portal.api import views as api
 from portal.shared_urls import shared
-from portal.views import account, activity, console, enter, errors, lockouts, login, platform, signup, step_up, two_factor
+from portal.views import (
+    account,
+    activity,
+    console,
+    email,
+    enter,
+    errors,
+    invitation,
+    leaving,
+    link,
+    lockouts,
+    login,
+    outbox,
+    password,
+    people,
+    platform,
+    profile,
+    signup,
+    step_up,
+    two_factor,
+)
 
 handler400 = errors.bad_request
 handler403 = errors.forbidden
@@ -18,12 +38,25 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("logout/", login.logout, name="logout"),
     path("signup/", signup.signup, name="signup"),
     re_path(r"^signup/(?P<token>[A-Za-z0-9_-]{43})/$", signup.signup_link, name="signup_link"),
-    path("password/forgot/", signup.password_forgot, name="password_forgot"),
-    path("password/reset/done/", signup.password_reset_complete, name="password_reset_complete"),
-    re_path(r"^password/reset/(?P<token>[A-Za-z0-9_-]{43})/$", signup.password_reset, name="password_reset_confirm"),
+    path("password/forgot/", password.password_forgot, name="password_forgot"),
+    path("password/reset/done/", password.password_reset_complete, name="password_reset_complete"),
+    re_path(r"^password/reset/(?P<token>[A-Za-z0-9_-]{43})/$", password.password_reset, name="password_reset_confirm"),
+    re_path(r"^invitation/(?P<token>[A-Za-z0-9_-]{43})/$", invitation.page, name="invitation"),
+    path("invitation/accept", invitation.accept_mine, name="invitation_accept"),
+    re_path(r"^link/verify/(?P<token>[A-Za-z0-9_-]{43})/$", email.verify, name="link_verify"),
+    re_path(r"^link/take-back/(?P<token>[A-Za-z0-9_-]{43})/$", email.take_back, name="link_take_back"),
+    re_path(r"^link/not-me/(?P<token>[A-Za-z0-9_-]{43})/$", link.not_me, name="link_not_me"),
+    re_path(r"^link/unlock/(?P<token>[A-Za-z0-9_-]{43})/$", link.unlock, name="link_unlock"),
+    path("outbox/", outbox.page, name="outbox"),  # the demo's alone
+    path("outbox/<int:pk>/", outbox.html, name="outbox_mail"),
     path("enter/<slug:slug>/", enter.enter, name="enter"),
     path("step-up/", step_up.step_up, name="step_up"),
-    path("account/", account.profile, name="profile"),
+    path("account/", profile.page, name="profile"),
+    path("account/email/", email.page, name="email"),
+    path("account/name/", profile.username_change, name="username_change"),
+    path("account/export/", leaving.export, name="account_export"),
+    path("account/delete/", leaving.delete, name="account_delete"),
+    path("account/keep/", leaving.keep, name="account_keep"),
     path("account/password/", account.password_change, name="password_change"),
     path("account/password/done/", account.password_change_done, name="password_change_done"),
     path("account/two-factor/", two_factor.page, name="two_factor"),
@@ -44,6 +77,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("console/<slug:slug>/", console.overview, name="console"),
     path("console/<slug:slug>/sessions/", console.sessions_page, name="console_sessions"),
     path("console/<slug:slug>/sessions/end", console.sessions_end, name="console_sessions_end"),
+    path("console/<slug:slug>/people/", people.page, name="console_people"),
+    path("console/<slug:slug>/people/invite/", people.invite, name="console_people_invite"),
+    path("console/<slug:slug>/people/act", people.act, name="console_people_act"),
     path("console/<slug:slug>/lockouts/", lockouts.of_tenant, name="console_lockouts"),
     path("api/v1/signup", api.signup),
     path("api/v1/login", api.login),

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
@@ -12,13 +13,22 @@ _django = get_wsgi_application()
 
 from django.conf import settings  # noqa: E402
 
-from identity import alarm, backends, crypto, seals, upkeep  # noqa: E402
+from identity import addresses, alarm, backends, crypto, forgotten, leaving, mails, seals, upkeep, warnings  # noqa: E402
 
 crypto.current_key_id()  # keys that cannot be read stop the server here, not at the first sign-in
 backends.spend_a_check("")  # makes the hash that nobody has: the first stranger is answered as fast as everybody else
 _chores = []
 if settings.SEAL_EVERY:
     _chores = [upkeep.Chore("seal", settings.SEAL_EVERY, seals.seal), upkeep.Chore("alarm", alarm.EVERY, alarm.watch)]
+if settings.DELIVER_EVERY:
+    _chores += [
+        upkeep.Chore("asked", settings.DELIVER_EVERY, forgotten.answer_asked),
+        upkeep.Chore("addresses", settings.DELIVER_EVERY, addresses.answer_asked),
+        upkeep.Chore("locked", settings.DELIVER_EVERY, warnings.tell_locked),
+        upkeep.Chore("leaving", timedelta(minutes=10), leaving.carry_out_due),
+    ]
+# On its own: a mail server that hangs must not keep the audit log from its seals.
+_post = [upkeep.Chore("mail", settings.DELIVER_EVERY, mails.deliver)] if settings.DELIVER_EVERY else []
 
 
 # The server hands its environment to every request; the keys are in the settings by now and need not be there.
@@ -34,8 +44,7 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
     Django looks a foreign charset up before any middleware can refuse it, and a wrong one would decode its way past every
     check of ours. A body that nobody reads resets the unix socket under nginx, which then answers 502 for our 400.
     """
-    if _chores:
-        upkeep.start(*_chores)
+    upkeep.start(_chores, _post)
     kind, _semicolon, parameters = environ.get("CONTENT_TYPE", "").partition(";")
     if "charset" in parameters.lower():
         kept = [part for part in parameters.split(";") if "charset" not in part.lower()]

@@ -12,7 +12,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from tenants import hosts
-from tenants.policy import Policy
+from tenants.policy import INVITATION, Policy
 from tenants.text import is_plain
 
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)  # a validity stamp that nothing is older than
@@ -336,3 +336,50 @@ class Membership(models.Model):
     @property
     def may_administer(self) -> bool:
         return self.role in {self.Role.ADMIN, self.Role.OWNER} and self.blocked_at is None
+
+
+class Invitation(models.Model):
+    """That somebody with this address may become a member: for whoever opens its link with an account of that address."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="invitations")
+    email = models.EmailField(max_length=320)
+    email_key = models.CharField(max_length=320, editable=False)
+    role = models.CharField(max_length=8, choices=Membership.Role.choices, default=Membership.Role.MEMBER)
+    digest = models.CharField(max_length=64, unique=True)  # of the link that is good now; sending it anew changes it
+    invited_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    accepted_at = models.DateTimeField(null=True)
+    accepted_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    revoked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "email_key"], condition=models.Q(accepted_at=None, revoked_at=None), name="one_open_invitation"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"invitation of {self.email} to {self.tenant}"
+
+    @property
+    def sent_at(self) -> datetime:
+        """When its link was mailed last."""
+        return self.expires_at - INVITATION
+
+
+class JoinRequest(models.Model):
+    """Somebody who signed up where an admin approves: no member yet, so nothing is open."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="join_requests")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="join_requests")
+    created_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["pk"]
+        constraints = [models.UniqueConstraint(fields=["tenant", "user"], name="one_request")]
+
+    def __str__(self) -> str:
+        return f"{self.user} waits at {self.tenant}"

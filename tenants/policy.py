@@ -1,8 +1,11 @@
 """What a tenant asks of its people, and the platform's defaults (design, section 8). Durations are timedeltas."""
 
+import contextlib
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any, Self
+
+from tenants import hosts
 
 # The platform's part: one sign-in at the portal.
 PORTAL_IDLE = timedelta(hours=8)
@@ -14,6 +17,11 @@ STEP_UP = timedelta(minutes=10)  # how long a proof lets somebody do what is dan
 TICKET = timedelta(seconds=60)
 STATE = timedelta(minutes=10)
 LINK = timedelta(hours=1)
+VERIFY_LINK = timedelta(hours=24)
+TAKE_BACK_LINK = timedelta(days=7)
+NOT_ME_LINK = timedelta(days=7)
+INVITATION = timedelta(days=7)
+DELETION = timedelta(days=7)  # how long somebody who asked to be deleted may come back
 OPERATOR_LINK = timedelta(hours=24)
 GRACE = timedelta(seconds=10)  # how long the key before a step-up still opens the door for requests in flight
 
@@ -34,15 +42,18 @@ LOCK = (timedelta(minutes=1), timedelta(hours=1))
 FACTOR_LOCK = (timedelta(minutes=1), timedelta(minutes=15))
 FLIGHT = timedelta(seconds=60)  # an answer that is being checked for longer counts as wrong: its worker died
 FORGOTTEN = timedelta(hours=24)  # after that long without a wrong answer the next lock is a short one again
+SIGN_UPS = 100  # from one address within its window; each sends a mail to whatever address was typed
 ALARM_TENANT, ALARM_PLATFORM, ALARM_WINDOW = 50, 250, timedelta(minutes=10)
 
 KEEP_ENDED = timedelta(days=90)
 KEEP_EVENTS = timedelta(days=400)
+KEEP_MAILS = timedelta(days=30)  # that left, or were given up
 
 SHORTEST_IDLE = timedelta(minutes=5)
 
 
 SECOND_FACTOR = ("off", "admins", "everyone")
+SIGN_UP = ("closed", "invited", "domain", "open")
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,9 @@ class Policy:
     tries: int = TRIES_UNKNOWN  # wrong passwords until a lock; a known browser has twice as many
     password_length: int = 8  # characters, at least
     password_length_alone: int = 8  # the same for who is not asked for a second factor
+    sign_up: str = "invited"  # who becomes a member: nobody, who is invited, who has an address of these domains, everybody
+    sign_up_domains: str = ""  # separated by commas
+    approval: bool = False  # who comes without an invitation waits for an admin
 
     @classmethod
     def of(cls, stored: dict[str, Any]) -> Self:
@@ -80,10 +94,26 @@ class Policy:
             raise ValueError("The absolute limit is at least 5 minutes (300 seconds).")
         if self.second_factor not in SECOND_FACTOR:
             raise ValueError(f"The policy “second_factor” is one of: {', '.join(SECOND_FACTOR)}.")
+        if self.sign_up not in SIGN_UP:
+            raise ValueError(f"The policy “sign_up” is one of: {', '.join(SIGN_UP)}.")
+        if self.sign_up == "domain" and not self.domains:  # which says what is no domain
+            raise ValueError("Say which domains: sign_up_domains=example.com,example.org")
         _within("grace_days", self.grace_days, 0, 365)
         _within("tries", self.tries, 1, TRIES_UNKNOWN)  # a tenant may be stricter than the platform, not laxer
         _within("password_length", self.password_length, 8, 64)
         _within("password_length_alone", self.password_length_alone, 8, 64)
+
+    @property
+    def domains(self) -> frozenset[str]:
+        """The domains of addresses that sign-up by domain lets in, as DNS knows them. Raises ValueError for what is none."""
+        return frozenset(hosts.normalise(part) for part in self.sign_up_domains.split(",") if part.strip())
+
+    def lets_in(self, address: str) -> bool:
+        """May the owner of this proven address become a member without an invitation?"""
+        if self.sign_up == "domain":
+            with contextlib.suppress(hosts.BadHost):
+                return hosts.normalise(address.rpartition("@")[2]) in self.domains
+        return self.sign_up == "open"
 
     def idle_limit(self, *, persistent: bool) -> timedelta:
         """How long a branch may lie unused, under a remembered portal session or a plain one; never longer than the tree."""

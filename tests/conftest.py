@@ -16,6 +16,7 @@ from tests.visitor import Visitor
 
 PASSWORD = "gatehouse-demo"
 django_settings.SEAL_EVERY = None  # a test seals when it means to; the servers that tests start seal each second
+django_settings.DELIVER_EVERY = None  # and delivers by `mails.deliver()`
 
 
 def password_is(person: User, password: str) -> bool:
@@ -36,11 +37,6 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
     database = django_settings.DATABASES["default"]
     if "sqlite" in database["ENGINE"]:  # a file and WAL, as in the product, not Django's memory
         database["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
-
-
-@pytest.fixture(autouse=True)
-def mails_at_once(settings: Any) -> None:
-    settings.MAIL_IN_THREAD = False
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +98,7 @@ def over_https(settings: pytest.FixtureRequest) -> None:
         "DEVICE_COOKIE_NAME": "__Host-device",
         "HALF_WAY_COOKIE_NAME": "__Host-half-way",
         "THEME_COOKIE_NAME": "__Host-theme",
+        "LANGUAGE_COOKIE_NAME": "__Host-language",
         "CSRF_COOKIE_NAME": "__Host-csrf",
         "SESSION_COOKIE_SECURE": True,
         "CSRF_COOKIE_SECURE": True,

@@ -10,7 +10,18 @@ import subprocess
 import sys
 import tempfile
 
-for name in ("PORTAL_URL", "TENANT_DOMAIN", "SECRET_KEY", "ENCRYPTION_KEYS", "TRUSTED_PROXIES", "SIGNUP", "DEBUG", "LOG_FORMAT"):
+for name in (
+    "PORTAL_URL",
+    "TENANT_DOMAIN",
+    "SECRET_KEY",
+    "ENCRYPTION_KEYS",
+    "TRUSTED_PROXIES",
+    "SIGNUP",
+    "DEBUG",
+    "LOG_FORMAT",
+    "EMAIL_URL",
+    "EMAIL_FROM",
+):
     os.environ.pop(name, None)
 os.environ["SECRET_KEY"] = "a key for the tests only, long enough to be one"
 os.environ["ENCRYPTION_KEYS"] = "dGVzdHMgb25seTogMzIgYnl0ZXMgb2YgYSBmYWtlIGs="
@@ -28,4 +39,5 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
         os.environ["DATABASE_URL"] = server.url("postgres")
     else:
         os.environ["DATABASE_URL"] = f"sqlite:///{folder.name}/gatehouse.sqlite3"
+    subprocess.run([sys.executable, "-m", "portal.catalogs"], check=True)
     subprocess.run([sys.executable, "manage.py", "collectstatic", "--no-input", "--verbosity=0"], check=True)

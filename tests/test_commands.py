@@ -22,7 +22,7 @@ from PIL import Image
 
 from identity import crypto, factors, sessions
 from identity.management import probe
-from identity.models import Event, Link, Session, TotpDevice, User
+from identity.models import Event, Link, Mail, Session, TotpDevice, User
 from identity.store import SessionStore
 from tenants import logos
 from tenants.models import App, Host, Logo, Membership, Tenant
@@ -115,6 +115,7 @@ CHANGES = [
     "member role acme dave admin",
     "member block acme dave",
     "member remove acme dave",
+    "invite acme frank@x.example eve@x.example --role admin",
     "user add joe joe@acme.example --first Joe --last Doe --verified",
     "user link dave",
     "user deactivate dave",
@@ -228,6 +229,9 @@ POLICY = {
     "tries": 5,
     "password_length": 8,
     "password_length_alone": 8,
+    "sign_up": "invited",
+    "sign_up_domains": "",
+    "approval": False,
 }
 
 
@@ -891,6 +895,7 @@ def test_ended_sessions_have_nothing_to_rekey(cast: dict[str, User], visitor: Op
     visitor("dave")
     sessions.end_everywhere(cast["dave"], by=None, reason=sessions.Reason.BY_OPERATOR)
     TotpDevice.objects.all().delete()
+    Mail.objects.all().delete()  # the one that tells of the end
     settings.ENCRYPTION_KEYS = [NEW]  # type: ignore[attr-defined]
     assert (told("rekey")["before"], told("rekey")["moved"]) == ({}, 0)
 

@@ -602,7 +602,7 @@ def test_upkeep_begins_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(upkeep, "_running", [])
     chore = upkeep.Chore("nothing", timedelta(hours=1), lambda: None)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _n: upkeep.start(chore), range(50)))
+        list(pool.map(lambda _n: upkeep.start([chore]), range(50)))
     assert len(upkeep._running) == 1
     upkeep._running[0].stop()
 

@@ -8,7 +8,7 @@ import pytest
 from django.core.management import CommandError
 from django.utils import timezone
 
-from identity import factors
+from identity import factors, mails
 from identity.models import Bucket, KnownDevice, RecoveryCode, Session, TotpDevice, User
 from tenants.models import Tenant
 from tests.test_commands import everything, last_event, manage, refusal, told
@@ -128,7 +128,7 @@ def test_show_says_in_words_what_a_tenant_asks(acme: Tenant) -> None:
     assert "10 characters at least" in said
     assert told("tenant", "show", "acme")["tenant"]["policy"] == {
         "idle": 28800, "absolute": 86400, "remembered": True, "second_factor": "admins", "grace_days": 1, "trusted_browsers": False,
-        "tries": 3, "password_length": 10, "password_length_alone": 12,
+        "tries": 3, "password_length": 10, "password_length_alone": 12, "sign_up": "invited", "sign_up_domains": "", "approval": False,
     }  # fmt: skip
     said = manage("tenant", "set", "acme", "--policy", "tries=2", "--policy", "password_length=8")
     assert "acme: policy tries 3 → 2" in said
@@ -174,6 +174,7 @@ def test_the_command_line_takes_a_lost_factor_away_with_a_reason(
     assert not TotpDevice.objects.filter(user=cast["dave"]).exists()
     assert not RecoveryCode.objects.exists()
     assert not dave.is_in()
+    mails.deliver()
     assert [mail.to for mail in mailoutbox] == [["dave@acme.example"]]
     assert told("user", "reset-factors", "dave", "--reason", "again")["changed"] is False
     assert "Say how you know who asks" in refusal("user", "reset-factors", "erin", "--reason", " ")

@@ -27,7 +27,7 @@ def test_healthz_answers_a_proxy_that_speaks_http_to_an_https_portal(cast: dict[
 
 def test_readyz_says_when_migrations_are_missing(cast: dict[str, User], visitor: Open) -> None:
     assert visitor().get(portal_url("/readyz")).json()["status"] == "ready"
-    MigrationRecorder(connection).record_unapplied("identity", "0004_ledger")
+    MigrationRecorder(connection).record_unapplied("identity", "0005_life")
     answer = visitor().get(portal_url("/readyz"))
     assert (answer.status_code, answer.json()) == (503, {"status": "migrations"})
 

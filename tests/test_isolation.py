@@ -21,11 +21,13 @@ FILLED = {
 # Open to everybody, on purpose.
 PUBLIC_PORTAL = {
     "login/", "logout/", "signup/", "signup/<token>/", "password/forgot/", "password/reset/done/", "password/reset/<token>/",
-    "api/v1/signup", "api/v1/login", "_portal/theme", "_portal/brand/css", "_portal/brand/png", "healthz", "readyz",
+    "invitation/<token>/",
+    "api/v1/signup", "api/v1/login", "_portal/theme", "_portal/language", "_portal/brand/css", "_portal/brand/png", "healthz", "readyz",
+    "link/verify/<token>/", "link/take-back/<token>/", "link/not-me/<token>/", "link/unlock/<token>/", "outbox/",
 }  # fmt: skip
 PUBLIC_TENANT = {
     "welcome/", "_portal/start", "_portal/finish", "_portal/logout", "_portal/account", "_portal/console", "_portal/theme",
-    "_portal/brand/css", "_portal/brand/png", "healthz", "readyz",
+    "_portal/language", "_portal/brand/css", "_portal/brand/png", "healthz", "readyz",
 }  # fmt: skip
 
 
@@ -107,7 +109,7 @@ def test_the_routes_of_the_two_kinds_of_host_do_not_mix(cast: dict[str, User], v
     assert olivia.get(tenant_url("acme", "/_portal/check"), follow=False).status_code == 404  # the gate is not built yet
 
 
-CONSOLE = ("/console/{}/", "/console/{}/sessions/", "/console/{}/lockouts/")
+CONSOLE = ("/console/{}/", "/console/{}/sessions/", "/console/{}/lockouts/", "/console/{}/people/", "/console/{}/people/invite/")
 
 
 @pytest.mark.asvs("8.1.1", "8.2.1", "8.2.2", "8.3.1")

@@ -12,7 +12,7 @@ from django.core.management import CommandError
 from django.http import HttpRequest
 from django.utils import timezone
 
-from identity import factors, ledger
+from identity import factors, ledger, mails
 from identity.models import Bucket, Event, RecoveryCode, Session, TotpDevice, User
 from tenants import policy
 from tenants.models import Membership, Tenant
@@ -413,6 +413,7 @@ def test_an_operator_takes_a_lost_factor_away_after_a_proof_a_reason_and_a_confi
     assert not RecoveryCode.objects.filter(user=cast["dave"]).exists()
     assert not dave.is_in("acme")
     assert not dave.is_in()
+    mails.deliver()
     assert [mail.to for mail in mailoutbox] == [["dave@acme.example"]]
     assert visitor("dave").is_in()  # the password stays
 

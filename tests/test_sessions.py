@@ -402,7 +402,7 @@ def test_prune_marks_what_ran_out_and_deletes_what_is_old(cast: dict[str, User],
     assert alice.is_in("acme")
     Session.objects.filter(user=cast["dave"]).update(ended_at=timezone.now() - timedelta(days=91))
     assert sessions.prune().sessions == 2
-    assert sessions.prune() == sessions.Pruned(0, 0, 0, 0, 0, 0, 0)
+    assert sessions.prune() == sessions.Pruned(0, 0, 0, 0, 0, 0, 0, 0, 0)
     assert alice.is_in("acme")
 
 

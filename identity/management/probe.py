@@ -65,7 +65,7 @@ def named(name: str) -> User | None:
 
 def leftovers() -> list[User]:
     """Probes whose run is over. Nobody can look like one: a person has an address or a password."""
-    probes = User.objects.filter(username__startswith=PREFIX, email_key=None, password__startswith=UNUSABLE_PASSWORD_PREFIX)
+    probes = User.objects.filter(username__startswith=PREFIX, email="", password__startswith=UNUSABLE_PASSWORD_PREFIX)
     return [person for person in probes if _is_over(person)]
 
 

@@ -18,7 +18,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_safe
 
-from identity import clock, events, factors, known, sessions
+from identity import accounts, clock, events, factors, known, sessions
 from identity.halfway import HalfWay, leave
 from identity.middleware import SessionRequest
 from identity.models import PASSWORD, Session, User
@@ -97,11 +97,14 @@ def signup(request: SessionRequest, data: dict[str, Any]) -> JsonResponse:
     if settings.SIGNUP != "open":
         return JsonResponse({"error": "Sign-up is closed"}, status=403)
     form = SignUpForm({name: data.get(name, "") for name in ("username", "email", "password")})
-    user = form.create() if form.is_valid() else None
-    if user is None:
-        return JsonResponse({"error": "Invalid fields", "fields": form.errors.get_json_data()}, status=400)
-    events.record("signed_up", request=request, actor=user, subject=user)
-    return JsonResponse({"message": "User created successfully"}, status=201)
+    if form.is_valid():
+        try:
+            accounts.sign_up(form.person(), request=request)
+        except accounts.NameTaken:
+            form.explain_taken()
+        else:
+            return JsonResponse({"message": "User created successfully"}, status=201)
+    return JsonResponse({"error": "Invalid fields", "fields": form.errors.get_json_data()}, status=400)
 
 
 @endpoint

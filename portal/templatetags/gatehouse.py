@@ -22,6 +22,10 @@ ICONS = {
     "laptop": '<rect x="4" y="4.5" width="12" height="8.5" rx="1"/><path d="M2 16h16"/>',
     "lock": '<rect x="4" y="9" width="12" height="8.5" rx="1.5"/><path d="M6.5 9V6.5a3.5 3.5 0 0 1 7 0V9M10 12.5v1.8"/>',
     "menu": '<path d="M3 6h14M3 10h14M3 14h14"/>',
+    "people": (
+        '<circle cx="7.5" cy="6.5" r="3"/><path d="M2 17c0-3.3 2.3-5.5 5.5-5.5S13 13.7 13 17M13 3.8a3 3 0 0 1 0 5.4M14.5 11.9'
+        'c2.2.7 3.5 2.6 3.5 5.1"/>'
+    ),
     "phone": '<rect x="6" y="2.5" width="8" height="15" rx="1.8"/><path d="M9.3 15h1.4"/>',
     "search": '<circle cx="9" cy="9" r="5"/><path d="m13 13 4 4"/>',
     "sessions": (

@@ -1,4 +1,4 @@
-"""One's own account: places, profile, password, sessions."""
+"""One's own account: places, password, sessions."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,26 +15,28 @@ from django.utils.translation import ngettext
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_safe
 
-from identity import events, sessions
+from identity import invitations, sessions
 from identity.backends import prove
 from identity.devices import device
 from identity.middleware import interrupted
 from identity.models import Session, User
 from portal.access import PortalRequest, portal_row, signed_in
-from portal.forms import PasswordForm, ProfileForm
+from portal.forms import PasswordForm
 from portal.greeting import greeting
 from portal.stepup import proven
 from portal.views.login import only_tenant
 from portal.views.show import Badge, badge, end_text
-from tenants.models import Membership, Tenant
+from tenants import hosts
+from tenants.models import JoinRequest, Membership, Tenant
 
 
 @require_safe
 @signed_in
 def home(request: PortalRequest) -> HttpResponse:
     """My places. Who belongs to one tenant only goes straight on to it, unless he asks for the list (?places)."""
+    invited = invitations.open_for(User.objects.get(pk=request.user.pk))
     only = only_tenant(request.user)
-    if only is not None and "places" not in request.GET:
+    if only is not None and not invited and "places" not in request.GET:
         return redirect(only.home_url)
     mine = Membership.objects.filter(user=request.user).select_related("tenant").prefetch_related("tenant__apps")
     mine = mine.order_by("tenant__name")
@@ -64,12 +66,17 @@ def home(request: PortalRequest) -> HttpResponse:
         "greeting": greeting(request.user, timezone.localtime()),
         "places": places,
         "closed": closed,
-        "brands": [membership.tenant for membership in memberships],
+        "invited": invited,
+        "waiting": list(JoinRequest.objects.filter(user=request.user).select_related("tenant").order_by("tenant__name")),
+        "brands": [membership.tenant for membership in memberships] + [each.tenant for each in invited],
         "devices": _devices(request),
         "is_operator": request.user.is_superuser,
         "console_url": "/console/" if request.user.is_superuser else "",
     }
-    return render(request, "home/places.html", context)
+    response = render(request, "home/places.html", context)
+    # An invitation that is accepted here leads into its place: form-action is asked for every redirect that follows.
+    response._csp_update = {"form-action": sorted({hosts.origin(each.tenant.hostname) for each in invited})}  # type: ignore[attr-defined]
+    return response
 
 
 def _devices(request: PortalRequest) -> list[dict[str, Any]]:
@@ -85,27 +92,6 @@ def _devices(request: PortalRequest) -> list[dict[str, Any]]:
         }
         for row in mine
     ]
-
-
-@require_http_methods(["GET", "HEAD", "POST"])
-@signed_in
-def profile(request: PortalRequest) -> HttpResponse:
-    person = User.objects.get(pk=request.user.pk)
-    form = ProfileForm(request.POST or None, instance=person)
-    if request.method == "POST" and form.is_valid():
-        changed = form.changed_data
-        if changed:
-            # Only what the person changed: a password change or an end that came meanwhile stays.
-            person.save(update_fields=changed)
-            events.record("profile_changed", request=request, actor=request.user, subject=request.user, fields=changed)
-        messages.success(request, _("Saved."))
-        return redirect("profile")
-    facts = [
-        (_("User name"), person.username),
-        (_("E-mail"), person.email or _("none yet")),
-        (_("Address verified"), _("yes") if person.email_verified_at else _("not yet")),
-    ]
-    return render(request, "account/profile.html", {"here": "profile", "form": form, "facts": facts})
 
 
 @sensitive_post_parameters()

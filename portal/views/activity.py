@@ -54,7 +54,18 @@ WORDS: dict[str, Any] = {
     "trust_revoked": lazy("No browser is trusted any more: each needs a code again."),
     "device_new": lazy("Signed in with a browser that was not known before."),
     "profile_changed": lazy("The profile was changed."),
+    "username_changed": lazy("The user name was changed."),
+    "data_exported": lazy("Everything about you was downloaded as a file."),
+    "deletion_asked": lazy("The account was closed, to be deleted seven days later."),
+    "deletion_undone": lazy("The account stays: it is not deleted."),
+    "account_deleted": lazy("The account was deleted."),
+    "member_left": lazy("You left %(place)s."),
     "signed_up": lazy("The account was made."),
+    "email_proven": lazy("You proved that the e-mail address is yours."),
+    "email_change_asked": lazy("Another e-mail address was asked for."),
+    "email_change_dropped": lazy("The change of the e-mail address was dropped."),
+    "email_changed": lazy("The e-mail address was changed."),
+    "email_taken_back": lazy("The e-mail address from before was taken back."),
     "user_added": lazy("The account was made."),
     "user_activated": lazy("The account was opened again."),
     "user_deactivated": lazy("The account was closed."),
@@ -66,11 +77,27 @@ WORDS: dict[str, Any] = {
     "member_role_changed": lazy("Your role at %(place)s is %(role)s now."),
     "member_blocked": lazy("You were blocked at %(place)s."),
     "member_unblocked": lazy("You may enter %(place)s again."),
+    "invited": lazy("You invited somebody to %(place)s."),
+    "invitation_revoked": lazy("You took back an invitation to %(place)s."),
+    "invitation_failed": lazy("A link of an invitation was tried that opens nothing."),
+    "joined": lazy("You belong to %(place)s now, as %(role)s."),
+    "join_asked": lazy("You asked to belong to %(place)s."),
+    "join_declined": lazy("You were not let into %(place)s."),
+    "foreign_person": lazy("You named somebody who is not of %(place)s. Nothing was changed."),
     "sessions_ended": lazy("Sessions of yours were ended."),
+    "not_me": lazy("You told us that a sign-in was somebody else's: it was ended, and the password is worthless."),
+    "not_me_told": lazy("The people who run %(place)s were told that a sign-in was somebody else's."),
+    "mail_failed": lazy("A mail to you could not be delivered."),
     "foreign_session": lazy("You named a session that is not of %(place)s. Nothing was ended."),
 }
 BY_ME = {
     "foreign_lockout": lazy("You named somebody who is not locked out of %(place)s. Nobody was let in."),
+    "member_removed": lazy("You removed somebody from %(place)s."),
+    "member_role_changed": lazy("You changed the role of somebody at %(place)s."),
+    "member_blocked": lazy("You blocked somebody at %(place)s."),
+    "member_unblocked": lazy("You lifted a block of somebody at %(place)s."),
+    "joined": lazy("You let somebody into %(place)s."),
+    "join_declined": lazy("You did not let somebody into %(place)s."),
     "session_ended": lazy("You ended a session of somebody else at %(place)s."),
     "lockout_released": lazy("You let somebody else sign in again."),
     "factors_reset": lazy("You removed somebody else's second factors."),
@@ -85,6 +112,7 @@ ENDS: dict[str, Any] = {
     Reason.FACTORS: lazy("Your session at %(place)s ended: the second factor was changed."),
     Reason.POLICY: lazy("Your session at %(place)s ended: a second factor is asked for there now."),
     Reason.DEACTIVATED: lazy("Your session at %(place)s ended: the account was closed."),
+    Reason.DELETED: lazy("Your session at %(place)s ended: the account is to be deleted."),
     Reason.BLOCKED: lazy("Your session at %(place)s ended: you were blocked there."),
     Reason.REMOVED: lazy("Your session at %(place)s ended: you belong to it no longer."),
     Reason.SUSPENDED: lazy("Your session at %(place)s ended: the place was suspended."),
@@ -104,6 +132,7 @@ BUCKETS = {
 ROLES: dict[str, Any] = dict(Membership.Role.choices)
 # Where the reason stands that a person reads.
 NOTES = {"session_ended": "note", "sessions_ended": "reason", "factors_reset": "reason", "lockout_released": "reason"}
+NOTES |= {"member_blocked": "reason", "member_removed": "reason"}
 NOT_FOR_THE_SUBJECT = {"foreign_lockout"}  # an admin reached for somebody of another tenant, and got nothing
 DEVICE_IS_OF = {"session_ended"}  # it is the session's device that matters, not that of whoever ended it
 

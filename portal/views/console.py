@@ -19,10 +19,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_http_methods, require_safe
 
-from identity import events, sessions
+from identity import events, members, sessions
 from identity.devices import device
 from identity.models import Event, Session, SessionQuerySet, fold
-from portal.access import ConsoleRequest, PortalRequest, console, operators_proof, portal_row, signed_in
+from portal.access import ConsoleRequest, PortalRequest, actor_of, console, operators_proof, portal_row, signed_in
 from portal.forms import EndForm
 from portal.paging import Order, page_of
 from portal.stepup import question
@@ -220,11 +220,18 @@ def sessions_end(request: ConsoleRequest) -> HttpResponse:
     if not form.is_valid():
         return _confirm(request, tenant, live, form, back)
     reason = Session.Reason.BY_ADMIN if request.membership and request.membership.may_administer else Session.Reason.BY_OPERATOR
+    blocked = live[0].user if "block" in request.POST and _may_block(request, live) else None
     started = time.perf_counter()
     note = clean(form.cleaned_data["reason"], 200)
-    done = sessions.end(which, by=request.user, reason=reason, note=note, request=request)
+    if blocked:  # ends what the person has here, named or not
+        done = members.block(tenant, blocked, by=actor_of(request), note=note).ended
+        named = list({row.pk: row for row in [*named, *done]}.values())
+    else:
+        done = sessions.end(which, by=request.user, reason=reason, note=note, request=request)
     took = round((time.perf_counter() - started) * 1000)
     text = _over(done, already=len(named) - len(done))
+    if blocked:
+        text += " " + _("%(name)s is blocked here until you lift it, under People.") % {"name": blocked.display_name}
     if not request.htmx:
         messages.success(request, text)
         return see_other(back)
@@ -232,6 +239,15 @@ def sessions_end(request: ConsoleRequest) -> HttpResponse:
     event = found.select_related("tenant").order_by("-pk").first()
     committed = done[0].ended_at if done else None
     return _swap(request, named, Proof(text, committed or timezone.now(), took, event.reference if event else ""))
+
+
+def _may_block(request: ConsoleRequest, live: list[Session]) -> bool:
+    """Is it one person, who is a member, not oneself, and none that this admin may not touch, nor the last owner?"""
+    people = {row.user_id for row in live}
+    theirs = Membership.objects.filter(tenant=request.console_tenant, user__in=people, blocked_at=None).first()
+    if len(people) != 1 or theirs is None or theirs.user_id == request.user.pk or not actor_of(request).may_touch(theirs.role):
+        return False
+    return [owner.pk for owner in members.acting_owners(request.console_tenant)] != [theirs.user_id]
 
 
 def _swap(request: ConsoleRequest, named: list[Session], proof: Proof) -> HttpResponse:
@@ -306,6 +322,8 @@ def _confirm(request: ConsoleRequest, tenant: Tenant, live: list[Session], form:
         "error": _("Say why: the person reads it, and it stays in the log.") if form.is_bound else "",
         "back_url": back,
         "q": request.POST.get("q", "")[:100],
+        "may_block": _may_block(request, live),
+        "wants_block": "block" in request.POST,
     }
     return render(request, "console/_end.html" if request.htmx else "console/end.html", context)
 

@@ -7,10 +7,10 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
-from identity import clock, events, factors, sessions, tickets
+from identity import accounts, clock, events, factors, sessions, tickets
 from identity.middleware import SessionRequest
 from identity.models import User
-from portal.access import enrol, portal_row, step_up
+from portal.access import enrol, leaving, portal_row, step_up
 from tenants import hosts
 from tenants.models import Tenant
 
@@ -24,6 +24,8 @@ def enter(request: SessionRequest, slug: str) -> HttpResponse:
         return _away(f"{hosts.origin(tenant.hostname)}/_portal/start")
     if not request.user.is_authenticated:
         return redirect(f"/login/?next={quote(request.get_full_path(), safe='')}")
+    if page := leaving(request):
+        return page
     portal = portal_row(request)
     admitted = sessions.admission(portal, slug)
     if admitted.verdict is sessions.Verdict.PROVE:
@@ -62,7 +64,10 @@ def refuse(request: SessionRequest, admitted: sessions.Admission, slug: str) -> 
     assert isinstance(request.user, User)
     events.record("admission_refused", request=request, tenant=admitted.tenant, subject=request.user, verdict=admitted.verdict, slug=slug)
     if admitted.verdict is sessions.Verdict.STRANGER:
-        return render(request, "enter/no_access.html", {"brand": None}, status=403)
+        # An open door is no secret: the sign-in page of the tenant shows it to everybody.
+        found = Tenant.objects.filter(slug=slug).first()
+        door = found if found and accounts.is_open(found) else None
+        return render(request, "enter/no_access.html", {"brand": None, "door": door}, status=403)
     tenant = admitted.tenant
     assert tenant is not None
     if admitted.verdict is sessions.Verdict.BLOCKED:

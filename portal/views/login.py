@@ -19,14 +19,14 @@ from django.utils.translation import ngettext
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
 
-from identity import clock, factors, known, ledger, sessions
+from identity import accounts, clock, factors, known, ledger, sessions, warnings
 from identity.backends import prove
 from identity.devices import device
 from identity.halfway import HalfWay, leave
 from identity.middleware import SessionRequest
 from identity.models import PASSWORD, RECOVERY, TRUSTED, RecoveryCode, Session, User
 from identity.tickets import State
-from portal.access import portal_next
+from portal.access import leaving, portal_next
 from portal.forms import CodeForm, SignInForm
 from tenants import hosts, policy
 from tenants.models import Membership, Tenant
@@ -87,7 +87,8 @@ def login(request: SessionRequest) -> HttpResponse:
         "form": form,
         "brand": tenant,
         "continue_to": tenant.name if tenant else "",
-        "signup_open": settings.SIGNUP == "open",
+        "forgot_url": f"{reverse('password_forgot')}?{urlencode({'next': target})}" if target else reverse("password_forgot"),
+        "signup_open": accounts.is_open(tenant),
         "remember_days": policy.REMEMBERED_ABSOLUTE.days,
         "late": "late" in request.GET,
     }
@@ -139,7 +140,7 @@ def complete(
             if TRUSTED in methods and not known.is_trusted(request, user):
                 raise sessions.StaleProof
             row, key = sessions.sign_in(user, request=request, methods=methods, remember=remember, session_data=data, pk=pk, since=since)
-            known.remember(request, user, trust=trust)
+            browser = known.remember(request, user, trust=trust)
     except sessions.StaleProof:
         request.session.forget()
         request.user = AnonymousUser()
@@ -147,6 +148,8 @@ def complete(
     request.session.adopt(row, key)
     user.methods = tuple(methods)
     ledger.clear(user, device)
+    if device is None:
+        warnings.new_device(user, browser, row)
     return user
 
 
@@ -223,6 +226,8 @@ def _back_to_login(request: SessionRequest, target: str, *, late: bool) -> HttpR
 
 def _onward(request: SessionRequest, target: str) -> HttpResponse:
     """On to `next`, or home. Who belongs to one tenant only goes straight there, by a page, since form-action allows no other host."""
+    if page := leaving(request):
+        return page
     if target not in {"", "/"}:
         return redirect(target)
     only = only_tenant(request.user)  # type: ignore[arg-type]
@@ -297,6 +302,7 @@ _LEADS: dict[str, Any] = {
     Session.Reason.FACTORS: lazy("The second factor of this account was changed, which ends every other session."),
     Session.Reason.POLICY: lazy("A second factor is asked for here now, and this session was opened without one."),
     Session.Reason.DEACTIVATED: lazy("This account was deactivated by an operator."),
+    Session.Reason.DELETED: lazy("This account is to be deleted. Until then you can sign in and keep it."),
     Session.Reason.BLOCKED: lazy("Signing in here was blocked for this account by an administrator."),
     Session.Reason.REMOVED: lazy("This account is no longer a member here."),
     Session.Reason.SUSPENDED: lazy("This place was suspended by an operator."),

@@ -11,7 +11,7 @@ Pages = list[dict[str, Any]]
 
 
 def of_tenant(tenant: Tenant, current: str, count: int | None = None) -> Pages:
-    pages = [("sessions", _("Sessions"), "sessions"), ("lockouts", _("Lockouts"), "lock")]
+    pages = [("sessions", _("Sessions"), "sessions"), ("people", _("People"), "people"), ("lockouts", _("Lockouts"), "lock")]
     return [_entry(name, label, icon, reverse(f"console_{name}", args=[tenant.slug]), current, count) for name, label, icon in pages]
 
 

@@ -21,7 +21,7 @@ from django.utils.translation import gettext_lazy as lazy
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_http_methods
 
-from identity import clock, factors, known, mails, sessions
+from identity import clock, factors, known, sessions
 from identity.devices import device as browser_of
 from identity.middleware import interrupted
 from identity.models import RecoveryCode, Session, TotpDevice, User
@@ -335,7 +335,6 @@ def new_codes(request: PortalRequest) -> HttpResponse:
         except sessions.StaleProof:
             return interrupted(request)
         if codes:
-            mails.factors_changed(request.user, "codes")
             return _show(request, codes, Onward.of(request))
         messages.info(request, _("New codes were made already, by this form or in another tab. Codes are shown once."))
     rows = RecoveryCode.objects.filter(user=request.user)

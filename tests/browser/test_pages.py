@@ -21,6 +21,7 @@ GUEST = [
     ("login", "/password/forgot/"),
     ("login", "/password/reset/done/"),
     ("login", f"/password/reset/{'x' * 43}/"),
+    ("login", f"/invitation/{'x' * 43}/"),
     ("login", "/logout/"),
     ("login", "/no/such/page"),
     ("login", "/login/?next=%00"),
@@ -68,6 +69,11 @@ OLIVIA = [
     ("login", "/console/acme/sessions/?state=ended"),
     ("login", "/console/globex/sessions/?state=ended"),
     ("login", "/console/acme/lockouts/"),
+    ("login", "/console/acme/people/"),
+    ("login", "/console/acme/people/?q=nobody"),
+    ("login", "/console/acme/people/?state=invited"),
+    ("login", "/console/acme/people/?state=waiting"),
+    ("login", "/console/acme/people/invite/"),
 ]
 
 
@@ -154,8 +160,8 @@ def test_the_pages_of_what_went_wrong(site: Site, window: OpenWindow) -> None:
     look_over(page)
 
     page.goto(site.url("login", "/account/"))
-    page.locator("main [name=csrfmiddlewaretoken]").evaluate("field => { field.value = 'x' }")
-    page.get_by_role("button", name="Save").click()
+    page.locator("main [name=csrfmiddlewaretoken]").first.evaluate("field => { field.value = 'x' }")
+    page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_have_text("This form can no longer be sent")
     look_over(page)
 

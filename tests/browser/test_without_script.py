@@ -71,7 +71,7 @@ def test_the_appearance_is_chosen_by_a_button_and_kept(site: Site, window: OpenW
     for host, path in (("login", "/login/"), ("acme", "/welcome/")):
         dave.page.goto(site.url(host, path))
         dave.page.get_by_role("radio", name="Dark").check()
-        dave.page.get_by_role("button", name="Set").click()
+        dave.page.locator("form", has=dave.page.get_by_role("radio", name="Dark")).get_by_role("button").click()
         expect(dave.page).to_have_url(site.url(host, path))
         expect(dave.page.locator("html")).to_have_attribute("data-theme", "dark")
         dave.page.reload()

@@ -392,6 +392,31 @@ def nothing() -> Act:
     return lambda: None
 
 
+# --- Invitations ------------------------------------------------------------------------------------------------------
+
+
+def invite(tenant: int, address: str, role: str) -> Act:
+    """Returns what became of it."""
+    from identity import invitations
+    from tenants.models import Tenant
+
+    place = Tenant.objects.get(pk=tenant)
+    return lambda: invitations.invite(place, address, role).result.value
+
+
+def accept(invitation: int, user: int) -> Act:
+    """By the link. Returns whether this person got in by it."""
+    from django.test import RequestFactory
+
+    from identity import invitations
+    from identity.models import User
+    from tenants.models import Invitation
+
+    seen, person = Invitation.objects.select_related("tenant").get(pk=invitation), User.objects.get(pk=user)
+    request = RequestFactory().post("/")
+    return lambda: invitations.accept(seen, person, request=request, by_link=True) is not None
+
+
 # --- On another database than the one who asks: the servers' ------------------------------------------------------------
 
 
@@ -524,6 +549,6 @@ _ACTS: dict[str, Callable[..., Act]] = {
     act.__name__: act
     for act in (
         read, write, rotate, step_up, finish, walk, sign_in, end, end_here, end_everywhere, end_tenant, change_password, block, deactivate,
-        nothing, open_tree, medley,
+        nothing, open_tree, medley, invite, accept,
     )
 }  # fmt: skip

@@ -118,6 +118,8 @@ class Command(BaseCommand):
             for name, role in ROLES.items():
                 say(f"    {name:<8} {role}{CODE_HINT if name == 'erin' else ''}")
             say("")
+        if settings.KEEP_MAILS:
+            say(f"  Mails stay on this machine: {settings.PORTAL_URL}/outbox/")
         names = " ".join(urlsplit(url).hostname or "" for url in [settings.PORTAL_URL, *(t.home_url for t in Tenant.objects.all()[:10])])
         say(f"  Safari does not find these names by itself; this line in /etc/hosts helps:  127.0.0.1 {names}")
         say("  Stop with Ctrl-C.")

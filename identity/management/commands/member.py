@@ -1,12 +1,13 @@
 """`manage.py member`: who belongs to a tenant, and as what."""
 
 from argparse import ArgumentParser
+from collections.abc import Callable
 from typing import Any
 
 from django.core.management import CommandError, CommandParser
 
-from identity import clock, factors, sessions
-from identity.management.output import Answer, VerbCommand, change, count, note, person_named, save_checked, table, tenant_named
+from identity import clock, factors, members
+from identity.management.output import Answer, VerbCommand, change, count, person_named, table, tenant_named
 from identity.models import Session, User
 from tenants.models import Membership, Tenant
 
@@ -35,17 +36,11 @@ class Command(VerbCommand):
 
     def add(self, *, slug: str, username: str, role: str, **_: Any) -> Answer:
         tenant, person = tenant_named(slug, lock=True), person_named(username)
-        known = Membership.objects.filter(tenant=tenant, user=person).first()
-        if known:
-            return self._known(tenant, person, known, role)
-        membership = Membership(tenant=tenant, user=person, role=role)
-        if Session.objects.filter(tenant=tenant, user=person).exists():
-            membership.prove_after = clock.now()  # was here before: what was ended then does not come back without a fresh proof
-        save_checked(membership)
-        after = described(membership)
-        note("member_added", tenant=tenant, subject=person, before=None, after=after)
+        done = members.add(tenant, person, role)
+        if not done.is_one:
+            return self._known(tenant, person, done.membership, role)
         warnings = [] if person.is_active else [f"{person.username} is deactivated: manage.py user activate {person.username}"]
-        return change(f"{person.username} is {a(role)} of {tenant.name}.", after=after, warnings=warnings)
+        return change(f"{person.username} is {a(role)} of {tenant.name}.", after=named(done.after, person), warnings=warnings)
 
     @staticmethod
     def _known(tenant: Tenant, person: User, membership: Membership, role: str) -> Answer:
@@ -62,32 +57,21 @@ class Command(VerbCommand):
         return change(f"{person.username} is {a(role)} of {tenant.name} already.", before=same, after=same, changed=False)
 
     def remove(self, *, slug: str, username: str, **_: Any) -> Answer:
-        tenant, person, membership = self._find(slug, username)
-        keep_an_owner(tenant, membership)
-        before = described(membership)
-        ended = sessions.end_here(person, tenant, by=None, reason=sessions.Reason.REMOVED)
-        membership.delete()
-        note("member_removed", tenant=tenant, subject=person, before=before, after=None)
-        return change(
-            f"{person.username} no longer belongs to {tenant.name}; {count(len(ended), 'session')} ended.", before=before, ended=len(ended)
-        )
+        tenant, person, done = self._done(slug, username, members.remove)
+        ended = len(done.ended)
+        line = f"{person.username} no longer belongs to {tenant.name}; {count(ended, 'session')} ended."
+        return change(line, before=named(done.before, person), ended=ended)
 
     def role(self, *, slug: str, username: str, role: str, **_: Any) -> Answer:
-        tenant, person, membership = self._find(slug, username)
-        before = described(membership)
-        if membership.role == role:
-            return change(f"{person.username} is {a(role)} of {tenant.name} already.", before=before, after=before, changed=False)
-        keep_an_owner(tenant, membership)
-        membership.role = role
-        membership.save(update_fields=["role"])
-        after = described(membership)
-        note("member_role_changed", tenant=tenant, subject=person, before=before, after=after)
-        # Of an admin more may be asked for than of a member: what is open without it ends.
-        ended = sessions.end_unproven(tenant) if role != Role.MEMBER else []
+        tenant, person, done = self._done(slug, username, lambda tenant, person: members.change_role(tenant, person, role))
+        states: dict[str, Any] = {"before": named(done.before, person), "after": named(done.after, person)}
+        if not done.is_one:
+            return change(f"{person.username} is {a(role)} of {tenant.name} already.", changed=False, **states)
+        ended = len(done.ended)
         lines = [f"{person.username} is now {a(role)} of {tenant.name}, with the next click."]
         if ended:
-            lines.append(f"{count(len(ended), 'session')} ended: a second factor is asked for on the way back in.")
-        return change(*lines, before=before, after=after, ended=len(ended), warnings=self._without_factor(tenant, person, membership))
+            lines.append(f"{count(ended, 'session')} ended: a second factor is asked for on the way back in.")
+        return change(*lines, ended=ended, warnings=self._without_factor(tenant, person, done.membership), **states)
 
     @staticmethod
     def _without_factor(tenant: Tenant, person: User, membership: Membership) -> list[str]:
@@ -98,32 +82,23 @@ class Command(VerbCommand):
         return [f"{person.username} has no second factor, and {tenant.name} asks for one: it is set up {when}."]
 
     def block(self, *, slug: str, username: str, **_: Any) -> Answer:
-        tenant, person, membership = self._find(slug, username)
-        before = described(membership)
-        if membership.blocked_at:
-            return change(f"{person.username} is blocked at {tenant.name} already.", before=before, after=before, changed=False)
-        keep_an_owner(tenant, membership)
-        membership.blocked_at = clock.now()
-        membership.save(update_fields=["blocked_at"])
-        ended = sessions.end_here(person, tenant, by=None, reason=sessions.Reason.BLOCKED)
-        after = described(membership)
-        note("member_blocked", tenant=tenant, subject=person, before=before, after=after)
+        tenant, person, done = self._done(slug, username, members.block)
+        states: dict[str, Any] = {"before": named(done.before, person), "after": named(done.after, person)}
+        if not done.is_one:
+            return change(f"{person.username} is blocked at {tenant.name} already.", changed=False, **states)
+        ended = len(done.ended)
         lines = [
-            f"{person.username} is blocked at {tenant.name}; {count(len(ended), 'session')} ended.",
+            f"{person.username} is blocked at {tenant.name}; {count(ended, 'session')} ended.",
             f"To take it back: manage.py member unblock {slug} {person.username}",
         ]
-        return change(*lines, before=before, after=after, ended=len(ended))
+        return change(*lines, ended=ended, **states)
 
     def unblock(self, *, slug: str, username: str, **_: Any) -> Answer:
-        tenant, person, membership = self._find(slug, username)
-        before = described(membership)
-        if membership.blocked_at is None:
-            return change(f"{person.username} is not blocked at {tenant.name}.", before=before, after=before, changed=False)
-        membership.blocked_at = None
-        membership.save(update_fields=["blocked_at"])
-        after = described(membership)
-        note("member_unblocked", tenant=tenant, subject=person, before=before, after=after)
-        return change(f"{person.username} may enter {tenant.name} again, with a fresh proof.", before=before, after=after)
+        tenant, person, done = self._done(slug, username, members.unblock)
+        states: dict[str, Any] = {"before": named(done.before, person), "after": named(done.after, person)}
+        if not done.is_one:
+            return change(f"{person.username} is not blocked at {tenant.name}.", changed=False, **states)
+        return change(f"{person.username} may enter {tenant.name} again, with a fresh proof.", **states)
 
     def listing(self, *, slug: str, **_: Any) -> Answer:
         tenant = tenant_named(slug)
@@ -144,36 +119,27 @@ class Command(VerbCommand):
         return Answer(lines, {"tenant": slug, "members": listed})
 
     @staticmethod
-    def _find(slug: str, username: str) -> tuple[Tenant, User, Membership]:
-        """The tenant, held until the end (so that two commands cannot take the last two owners), the person and the membership."""
+    def _done(slug: str, username: str, verb: Callable[[Tenant, User], members.Change]) -> tuple[Tenant, User, members.Change]:
+        """The tenant, the person, and what the verb did; its refusals with their cure."""
         tenant, person = tenant_named(slug, lock=True), person_named(username)
-        membership = Membership.objects.select_for_update(no_key=True).filter(tenant=tenant, user=person).first()
-        if membership is None:
-            raise CommandError(f"{person.username} does not belong to {tenant.name}. Who does: manage.py member list {slug}")
-        membership.user = person
-        return tenant, person, membership
-
-
-def keep_an_owner(tenant: Tenant, membership: Membership) -> None:
-    """Refuse to take away the last owner who can act. Called under the tenant's lock."""
-    owners = acting_owners(tenant)
-    if [owner.pk for owner in owners] == [membership.user_id]:
-        raise CommandError(
-            f"{owners[0].username} is the last owner of {tenant.name}. "
-            f"Make somebody else one first: manage.py member role {tenant.slug} USERNAME owner"
-        )
-
-
-def acting_owners(tenant: Tenant) -> list[User]:
-    """The owners of a tenant who are neither blocked there nor deactivated."""
-    owning = Membership.objects.filter(tenant=tenant, role=Role.OWNER, blocked_at=None, user__is_active=True)
-    return [membership.user for membership in owning.select_related("user").order_by("pk")]
+        try:
+            return tenant, person, verb(tenant, person)
+        except members.NoMember:
+            raise CommandError(f"{person.username} does not belong to {tenant.name}. Who does: manage.py member list {slug}") from None
+        except members.LastOwner:
+            raise CommandError(
+                f"{person.username} is the last owner of {tenant.name}. "
+                f"Make somebody else one first: manage.py member role {tenant.slug} USERNAME owner"
+            ) from None
 
 
 def described(membership: Membership) -> dict[str, Any]:
-    blocked, active = membership.blocked_at is not None, membership.user.is_active
-    state = "blocked" if blocked else "active" if active else "deactivated"
-    return {"username": membership.user.username, "role": membership.role, "state": state}
+    return {"username": membership.user.username, **members.state(membership)}
+
+
+def named(state: dict[str, str] | None, person: User) -> dict[str, Any] | None:
+    """A state as scripts read it: with the name that events leave out."""
+    return {"username": person.username, **state} if state else None
 
 
 def a(role: str) -> str:

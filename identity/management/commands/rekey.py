@@ -4,16 +4,15 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 from django.core.management import CommandParser
 from django.db import transaction
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.db.models.functions import Substr
 
-from identity import crypto, factors, store
+from identity import crypto, factors, mails, store
 from identity.management.output import Answer, VerbCommand, change, count, note
-from identity.models import Session, TotpDevice
+from identity.models import Mail, Session, TotpDevice
 
 BATCH = 200
 ROUNDS = 3  # a portal that still runs with the old order of keys writes old ciphertexts meanwhile
@@ -31,7 +30,7 @@ class Source:
     one: str
     rows: Callable[[], QuerySet[Any]]
     column: str
-    place: Callable[[UUID], str]  # what the ciphertext of the row with this id is bound to
+    place: Callable[[Any], str]  # what the ciphertext of the row with this id is bound to
     lost: str  # what follows where some cannot be decrypted
 
 
@@ -39,18 +38,19 @@ SOURCES = (
     # An ended session has lost its data.
     Source("session", lambda: Session.objects.filter(ended_at=None), "session_data", store.place, "They count as ended."),
     Source("authenticator", TotpDevice.objects.all, "secret", factors.place, "They accept no code: manage.py user reset-factors"),
+    Source("mail", Mail.objects.all, "body", mails.place, "They are not sent."),  # one that was sent has lost its text
 )
 
 
 class Command(VerbCommand):
-    help = "Encrypt sessions and authenticators anew under the first key of ENCRYPTION_KEYS, and say which keys are in use."
+    help = "Encrypt sessions, authenticators and mails anew under the first key of ENCRYPTION_KEYS, and say which keys are in use."
 
     def add_arguments(self, parser: CommandParser) -> None:
         self.verb(parser, self.rekey, changes=True, in_steps=True)
 
     def rekey(self, *, dry_run: bool, **_: Any) -> Answer:
         current, before = crypto.current_key_id(), in_use()
-        moved, lost = Counter[str](), set[tuple[Source, UUID]]()
+        moved, lost = Counter[str](), set[tuple[Source, Any]]()
         for source in SOURCES:
             for _round in range(ROUNDS):
                 done, unreadable, missed = self._round(source, current, dry_run=dry_run)
@@ -65,7 +65,7 @@ class Command(VerbCommand):
             note("rekeyed", moved=total, before=before, after=after)
         what = " and ".join(count(n, one) for one, n in moved.items() if n)
         lines = [f"{what} moved to key {current}." if total else f"Nothing to move: all is under key {current}."]
-        lines += [f"Key {key}: {count(n, 'ciphertext')} of sessions and authenticators" for key, n in sorted(after.items())]
+        lines += [f"Key {key}: {count(n, 'ciphertext')} of sessions, authenticators and mails" for key, n in sorted(after.items())]
         warnings = [warning for source in SOURCES if (warning := lost_line(source, [pk for each, pk in lost if each is source]))]
         found = {"current": current, "moved": total, "undecipherable": sorted(str(pk) for _source, pk in lost)}
         answer = change(*lines, before=before, after=after, changed=total > 0, warnings=warnings, **found)
@@ -77,18 +77,18 @@ class Command(VerbCommand):
                 "keep the old key until then."
             )
         else:
-            answer.lines += [f"No session and no authenticator needs another key than {current} any more.", MACS]
+            answer.lines += [f"No session, authenticator or mail needs another key than {current} any more.", MACS]
         return answer
 
     @staticmethod
-    def _round(source: Source, current: str, *, dry_run: bool) -> tuple[int, set[UUID], int]:
+    def _round(source: Source, current: str, *, dry_run: bool) -> tuple[int, set[Any], int]:
         """Once through all rows in batches: how many moved, which cannot be read, how many changed under our hands."""
         moved, missed = 0, 0
-        unreadable: set[UUID] = set()
+        unreadable: set[Any] = set()
         old = encrypted(source).exclude(**{f"{source.column}__startswith": f"{current}."}).order_by("pk")
-        last = UUID(int=0)
-        while rows := list(old.filter(pk__gt=last).values_list("pk", source.column)[:BATCH]):
-            last = rows[-1][0]
+        seen = Q()
+        while rows := list(old.filter(seen).values_list("pk", source.column)[:BATCH]):
+            seen = Q(pk__gt=rows[-1][0])
             fresh = []
             for pk, text in rows:
                 place = source.place(pk)
@@ -118,6 +118,6 @@ def in_use() -> dict[str, int]:
     return dict(found)
 
 
-def lost_line(source: Source, ids: list[UUID]) -> str:
+def lost_line(source: Source, ids: list[Any]) -> str:
     shown = ", ".join(sorted(map(str, ids))[:NAMED])
     return f"{count(len(ids), source.one)} cannot be decrypted: {shown}. {source.lost}" if ids else ""

@@ -28,8 +28,8 @@ from identity.management.output import (
 )
 from identity.models import Session, TotpDevice
 from tenants import hosts, logos
-from tenants.models import App, Host, Logo, Membership, Tenant
-from tenants.policy import KNOWN_TIMES, SECOND_FACTOR, TRIES_UNKNOWN, TRUSTED_BROWSER, Policy
+from tenants.models import App, Host, Invitation, Logo, Membership, Tenant
+from tenants.policy import KNOWN_TIMES, SECOND_FACTOR, SIGN_UP, TRIES_UNKNOWN, TRUSTED_BROWSER, Policy
 from tenants.text import clean
 
 NOT_ENFORCED = "The rules of apps are stored and not yet enforced."
@@ -43,6 +43,9 @@ POLICIES = (
     "trusted_browsers=no: none stands in for the code",
     f"tries={TRIES_UNKNOWN}: wrong passwords until a lock, or fewer",
     "password_length=12; password_length_alone=12 for who is not asked for a second factor",
+    f"sign_up={'|'.join(SIGN_UP)}: who becomes a member",
+    "sign_up_domains=acme.example,acme.org: of addresses, for sign_up=domain",
+    "approval=yes: who comes without an invitation waits for an admin",
 )
 
 
@@ -420,7 +423,21 @@ def policy_words(tenant: Tenant) -> dict[str, str]:
         "tries": f"{count(rules.tries, 'wrong password')} lock an account, {KNOWN_TIMES * rules.tries} on a known browser",
         "password_length": f"{rules.password_length} characters at least",
         "password_length_alone": f"{rules.shortest_password(factor_asked=False)} for who is not asked for a second factor",
+        "sign_up": _sign_up(rules),
+        "sign_up_domains": ", ".join(sorted(rules.domains)) or "none",
+        "approval": "yes: who comes without an invitation waits for an admin" if rules.approval else "no",
     }
+
+
+def _sign_up(rules: Policy) -> str:
+    match rules.sign_up:
+        case "closed":
+            return "closed: nobody becomes a member but by manage.py member add"
+        case "invited":
+            return "who is invited becomes a member"
+        case "domain":
+            return f"who is invited, or has an address of {', '.join(sorted(rules.domains))}, becomes a member"
+    return "everybody with a proven address becomes a member"
 
 
 def _second_factor(tenant: Tenant) -> str:
@@ -457,7 +474,21 @@ def policy_warnings(tenant: Tenant, was: dict[str, Any], now: dict[str, Any]) ->
         warnings += factor_warnings(tenant)
     if names & {"password_length", "password_length_alone"}:
         warnings.append("Passwords that are set stay good. The new length is asked of the next ones.")
+    if names & {"sign_up", "sign_up_domains", "approval"}:
+        warnings += sign_up_warnings(tenant)
     return warnings
+
+
+def sign_up_warnings(tenant: Tenant) -> list[str]:
+    """Who comes in by himself from now on, and what becomes of those who are invited or wait."""
+    rules = tenant.rules
+    if rules.sign_up == "closed":
+        waiting = Invitation.objects.filter(tenant=tenant, accepted_at=None, revoked_at=None).count()
+        return [f"{count(waiting, 'invitation')} opens nothing while it is closed."] if waiting else []
+    if rules.sign_up in {"open", "domain"} and not rules.approval:
+        who = "Everybody" if rules.sign_up == "open" else f"Everybody with an address of {', '.join(sorted(rules.domains))}"
+        return [f"{who} who proves an address becomes a member, without asking you. To be asked: --policy approval=yes"]
+    return []
 
 
 def factor_warnings(tenant: Tenant) -> list[str]:

@@ -1,5 +1,6 @@
 """`manage.py user`: the accounts of this platform."""
 
+import json
 import sys
 from argparse import ArgumentParser
 from typing import Any
@@ -9,9 +10,9 @@ from django.core.exceptions import ValidationError
 from django.core.management import CommandError, CommandParser
 from django.core.validators import validate_email
 
-from identity import clock, factors, known, ledger, links, sessions
+from identity import clock, factors, known, leaving, ledger, links, sessions
 from identity.backends import LONGEST_PASSWORD
-from identity.management.commands.member import acting_owners
+from identity.export import gather
 from identity.management.output import (
     COMMAND_LINE,
     Answer,
@@ -22,9 +23,11 @@ from identity.management.output import (
     facts,
     note,
     person_named,
+    plain,
     save_checked,
     table,
 )
+from identity.members import acting_owners
 from identity.models import Link, Session, User, fold
 from tenants import policy
 from tenants.models import Membership
@@ -58,6 +61,13 @@ class Command(VerbCommand):
         self._name(self.verb(deactivate, self.deactivate, changes=True))
         deactivate.add_argument("--force", action="store_true", help="even the last operator")
         self._name(self.verb(verbs.add_parser("activate", help="open the account again"), self.activate, changes=True))
+        export = verbs.add_parser("export", help="everything that is kept about a person, as JSON")
+        self._name(self.verb(export, self.export))
+        delete = verbs.add_parser("delete", help="close the account now, and delete it in seven days")
+        self._name(self.verb(delete, self.delete, changes=True))
+        how = delete.add_mutually_exclusive_group()
+        how.add_argument("--now", action="store_true", help="delete it at once, for good")
+        how.add_argument("--undo", action="store_true", help="keep it after all")
         reset = verbs.add_parser("reset-factors", help="take every second factor away, for somebody who lost them all")
         self._name(self.verb(reset, self.reset_factors, changes=True))
         reset.add_argument("--reason", metavar="TEXT", required=True, help="how you know who asks; it stays in the log")
@@ -79,7 +89,8 @@ class Command(VerbCommand):
             person.set_unusable_password()
         save_checked(person)
         after = described(person)
-        note("user_added", subject=person, before=None, after=after)
+        told = {name: after[name] for name in ("email_verified", "active", "operator")}  # the log keeps ids, no names
+        note("user_added", subject=person, before=None, after=told)
         lines = [f"Added {person.get_full_name_with_username()}."]
         if not password_stdin:
             lines.append(f"There is no password yet. The link to set one: manage.py user link {person.username}")
@@ -183,6 +194,42 @@ class Command(VerbCommand):
         note("user_activated", subject=person, before={"active": False}, after={"active": True})
         return change(f"{person.username} is active again, and signs in anew.", before={"active": False}, after={"active": True})
 
+    def export(self, *, username: str, **_: Any) -> Answer:
+        data = gather(person_named(username))
+        return Answer([json.dumps(data, default=plain, ensure_ascii=False, indent=2)], data)
+
+    def delete(self, *, username: str, now: bool, undo: bool, **_: Any) -> Answer:
+        """One transaction with everything that goes."""
+        person = person_named(username)
+        before = {"delete_at": person.delete_at}
+        if undo:
+            undone = leaving.undo(person, by=None, source=COMMAND_LINE)
+            said = f"{person.username} stays." if undone else f"{person.username} was not about to be deleted."
+            return change(said, before=before, after={"delete_at": None}, changed=undone)
+        try:
+            if now:
+                leaving.carry_out(person, now=True, source=COMMAND_LINE)
+                return change(f"{person.username} is deleted. The log keeps the id {person.pk}, and no name.", before=before, id=person.pk)
+            after = leaving.ask(person, by=None, source=COMMAND_LINE)
+        except leaving.LastOwner as alone:
+            cures = [f"manage.py member role {tenant.slug} USERNAME owner" for tenant in alone.tenants]
+            raise CommandError(
+                f"{person.username} is the last owner of {alone}. Make somebody else one first: {'; '.join(cures)}"
+            ) from None
+        except leaving.LastOperator:
+            raise CommandError(
+                f"{person.username} is the last operator. Make another one first: manage.py operator grant USERNAME"
+            ) from None
+        if before["delete_at"]:
+            said = f"{person.username} is about to be deleted already, on {after.delete_at:%Y-%m-%d %H:%M} UTC."
+            return change(said, before=before, after=before, changed=False)
+        return change(
+            f"{person.username} is closed, every session ended, and deleted on {after.delete_at:%Y-%m-%d %H:%M} UTC.",
+            f"To take it back: manage.py user delete {person.username} --undo",
+            before=before,
+            after={"delete_at": after.delete_at},
+        )
+
     def reset_factors(self, *, username: str, reason: str, **_: Any) -> Answer:
         person, text = person_named(username), clean(reason, 200).strip()
         if not text:
@@ -258,7 +305,7 @@ def link_answer(address: str, what: str, expires: Any, *, dry_run: bool) -> Answ
 
 def keep_an_operator(username: str, *, force: bool) -> None:
     """Refuse to take away the last active operator. Locks the operators, so that two commands cannot take the last two."""
-    operators = User.objects.select_for_update(no_key=True).filter(is_superuser=True, is_active=True).order_by("pk")
+    operators = User.objects.select_for_update(no_key=True).filter(is_superuser=True, is_active=True, delete_at=None).order_by("pk")
     named = User.objects.named(username)
     if not force and named and [operator.pk for operator in operators] == [named.pk]:
         raise CommandError(

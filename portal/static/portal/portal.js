@@ -87,6 +87,21 @@
   document.addEventListener("submit", (event) => hide(event.target));
   addEventListener("pagehide", () => hide(document));
 
+  // ── The browser knows its time zone; the person may take it. ──
+
+  for (const button of document.querySelectorAll("[data-takes-zone]")) {
+    const field = document.getElementById(button.dataset.takesZone);
+    const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+    if (!zone || zone === field.value) continue;
+    button.textContent = button.dataset.text.replace("{zone}", zone);
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      field.value = zone;
+      button.hidden = true;
+      field.focus();
+    });
+  }
+
   // ── What is shown once can be printed and copied. ──
 
   document.addEventListener("click", async (event) => {

@@ -1,0 +1,422 @@
+"""The people of a tenant: members, who is invited, who waits; and what an admin may do about each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import Max, QuerySet
+from django.http import Http404, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as lazy
+from django.utils.translation import ngettext
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from identity import events, invitations, members
+from identity.invitations import Result
+from identity.models import Event, Session, TotpDevice, User, fold
+from portal.access import ConsoleRequest, actor_of, console
+from portal.forms import EndForm, InviteForm
+from portal.paging import Order, page_of
+from portal.stepup import question
+from portal.views import nav
+from portal.views.console import see_other
+from tenants.models import Invitation, JoinRequest, Membership
+from tenants.text import clean
+
+Role = Membership.Role
+BY_NAME = Order("user__name_key", descending=False, is_time=False)
+NEWEST = Order("pk", descending=True, is_time=False)
+OLDEST = Order("pk", descending=False, is_time=False)
+STATES = {"members": lazy("Members"), "invited": lazy("Invited"), "waiting": lazy("Waiting")}
+
+
+# --- The list -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the list: a member, an invitation, or somebody who waits."""
+
+    id: str
+    name: str
+    detail: str
+    role: str
+    since: datetime
+    until: datetime | None = None
+    is_over: bool = False  # an invitation whose time is up
+    has_factor: bool = False
+    seen: datetime | None = None
+    is_live: bool = False
+    state: str = ""  # "blocked", "deactivated", "active"
+    is_me: bool = False
+    may_manage: bool = False
+
+
+@require_safe
+@console
+def page(request: ConsoleRequest) -> HttpResponse:
+    """Members, who is invited, who waits: search, keyset pages, exact counts; the whole state is in the URL."""
+    context = _list(request, request.GET)
+    part = request.htmx and request.htmx.target == "people"
+    return render(request, "console/_people.html" if part else "console/people.html", context)
+
+
+def _list(request: ConsoleRequest, given: Any) -> dict[str, Any]:
+    tenant = request.console_tenant
+    state = given.get("state", "") if given.get("state") in STATES else "members"
+    q = " ".join(given.get("q", "").split())[:100]
+    everything: dict[str, QuerySet[Any]] = {
+        "members": Membership.objects.filter(tenant=tenant).select_related("user"),
+        "invited": Invitation.objects.filter(tenant=tenant, accepted_at=None, revoked_at=None).select_related("invited_by"),
+        "waiting": JoinRequest.objects.filter(tenant=tenant).select_related("user"),
+    }
+    totals = {name: rows.count() for name, rows in everything.items()}
+    matching = everything[state]
+    if q:
+        searched = "email_key__contains" if state == "invited" else "user__search_text__contains"
+        matching = matching.filter(**{searched: fold(q)})
+    order = {"members": BY_NAME, "invited": NEWEST, "waiting": OLDEST}[state]
+    found = page_of(matching, order, after=given.get("after", ""), before=given.get("before", ""))
+    here = reverse("console_people", args=[tenant.slug])
+
+    def address(**changes: str) -> str:
+        query = {name: value for name, value in {"state": state if state != "members" else "", "q": q, **changes}.items() if value}
+        return f"{here}?{urlencode(query)}" if query else here
+
+    return {
+        **_frame(request, totals["members"] if state == "members" else None),
+        "state": state,
+        "tabs": [
+            {"name": name, "label": label, "count": totals[name], "url": address(state="" if name == "members" else name, q="")}
+            for name, label in STATES.items()
+        ],
+        "rows": _rows(request, state, found.rows),
+        "total": totals[state],
+        "matching": matching.count() if q else totals[state],
+        "q": q,
+        "tokens": [{"label": q, "url": address(q="")}] if q else [],
+        "page": {
+            "newer_url": address(before=found.newer) if found.newer else "",
+            "older_url": address(after=found.older) if found.older else "",
+            "count_here": len(found.rows),
+        },
+    }
+
+
+def _frame(request: ConsoleRequest, count: int | None = None) -> dict[str, Any]:
+    """What every page of the console has."""
+    tenant = request.console_tenant
+    return {"brand": tenant, "tenant": tenant, "membership": request.membership, "nav": nav.of_tenant(tenant, "people", count)}
+
+
+def _rows(request: ConsoleRequest, state: str, found: list[Any]) -> list[Row]:
+    if state == "members":
+        return _members(request, found)
+    if state == "invited":
+        by = actor_of(request)
+        return [
+            Row(
+                id=str(each.pk),
+                name=each.email,
+                detail=_("invited by %(who)s") % {"who": each.invited_by.display_name} if each.invited_by else _("invited by an operator"),
+                role=each.get_role_display(),
+                since=each.sent_at,
+                until=each.expires_at,
+                is_over=invitations.state(each) is invitations.State.EXPIRED,
+                may_manage=by.may_touch(each.role),
+            )
+            for each in found
+        ]
+    return [
+        Row(
+            id=each.user.username,
+            name=each.user.display_name,
+            detail=_reached_at(each.user),
+            role=str(Role.MEMBER.label),
+            since=each.created_at,
+            may_manage=True,
+        )
+        for each in found
+    ]
+
+
+def _members(request: ConsoleRequest, found: list[Membership]) -> list[Row]:
+    tenant, by = request.console_tenant, actor_of(request)
+    people = [each.user_id for each in found]
+    enrolled = set(TotpDevice.objects.filter(user__in=people, confirmed=True).values_list("user_id", flat=True))
+    seen = dict(
+        Session.objects.filter(tenant=tenant, user__in=people)
+        .exclude(end_reason=Session.Reason.PROBE)
+        .order_by()
+        .values_list("user_id")
+        .annotate(Max("last_seen_at"))
+    )
+    live = set(Session.objects.alive_at(tenant).filter(user__in=people).order_by().values_list("user_id", flat=True))
+    return [
+        Row(
+            id=each.user.username,
+            name=each.user.display_name,
+            detail=_reached_at(each.user),
+            role=each.get_role_display(),
+            since=each.created_at,
+            has_factor=each.user_id in enrolled,
+            seen=seen.get(each.user_id),
+            is_live=each.user_id in live,
+            state=members.state(each)["state"],
+            is_me=each.user_id == request.user.pk,
+            may_manage=by.may_touch(each.role),
+        )
+        for each in found
+    ]
+
+
+def _reached_at(person: User) -> str:
+    """An address that nobody has proven to be this person's is not shown as if it were."""
+    return person.email if person.email_verified_at and person.email else person.username
+
+
+# --- Inviting -----------------------------------------------------------------------------------------------------
+
+SAID: dict[Result, Any] = {
+    Result.SENT: lazy("The invitation is on its way."),
+    Result.AGAIN: lazy("Invited again: the newest mail counts, the link from before is worthless."),
+    Result.JUST_NOW: lazy("Invited a moment ago; nothing more was sent."),
+    Result.MEMBER: lazy("Belongs to this place already."),
+    Result.MALFORMED: lazy("This is no complete address. Correct it below and send it again."),
+    Result.ABOVE: lazy("An owner has invited this address with a higher role. Only an owner changes that."),
+    Result.CLOSED: lazy("This place takes nobody in at present. An owner can change that."),
+}
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@console
+def invite(request: ConsoleRequest) -> HttpResponse:
+    """One address or a pasted list: each has its own result, and what was no address can be corrected."""
+    by = actor_of(request)
+    roles = [(value, label) for value, label in Role.choices if by.may_touch(value)]
+    form = InviteForm(roles, request.POST or None, initial={"role": Role.MEMBER.value})
+    context: dict[str, Any] = {**_frame(request), "is_closed": request.console_tenant.rules.sign_up == "closed"}
+    if request.method == "POST" and form.is_valid():
+        role = form.cleaned_data["role"]
+        lines = [invitations.invite(request.console_tenant, each, role, by=by) for each in form.cleaned_data["addresses"]]
+        sent = sum(line.result in {Result.SENT, Result.AGAIN} for line in lines)
+        context["lines"] = [{"address": line.address[:254], "text": SAID[line.result], "is_good": line.is_good} for line in lines]
+        context["sum"] = ngettext("%(n)d invitation sent", "%(n)d invitations sent", sent) % {"n": sent}
+        wrong = "\n".join(line.address for line in lines if line.result is Result.MALFORMED)
+        form = InviteForm(roles, initial={"role": role, "addresses": wrong})
+    return render(request, "console/invite.html", {**context, "form": form})
+
+
+# --- Acting -------------------------------------------------------------------------------------------------------
+
+
+@require_POST
+@console
+def act(request: ConsoleRequest) -> HttpResponse:
+    """One verb for one person or invitation: the name of the button says which verb, its value for whom. A foreign id is a 404."""
+    verb = next((name for name in VERBS if name in request.POST), None)
+    if verb is None:
+        raise Http404
+    try:
+        return VERBS[verb](request, request.POST[verb])
+    except members.NotAllowed:
+        raise PermissionDenied from None
+    except members.LastOwner:
+        return _done(request, _("This is the last owner. Make somebody else an owner first."), good=False)
+    except members.NoMember:
+        return _done(request, _("That was changed meanwhile by somebody else. Here is how it is now."), good=False)
+
+
+def _membership(request: ConsoleRequest, name: str) -> Membership:
+    tenant = request.console_tenant
+    found = Membership.objects.filter(tenant=tenant, user__name_key=fold(name)).select_related("user").first()
+    if found is None:
+        raise _foreign(request, name)
+    found.tenant = tenant
+    return found
+
+
+def _foreign(request: ConsoleRequest, named: str) -> Http404:
+    """Somebody named what is not of this tenant: noted by number, and answered as if it did not exist."""
+    person = User.objects.filter(name_key=fold(named)).first()
+    events.record("foreign_person", request=request, tenant=request.console_tenant, actor=request.user, named=person.pk if person else None)
+    return Http404()
+
+
+def _manage(request: ConsoleRequest, name: str) -> HttpResponse:
+    """What may be done about a member, to choose from."""
+    membership, by = _membership(request, name), actor_of(request)
+    if not by.may_touch(membership.role):
+        raise members.NotAllowed
+    context = {
+        "person": membership.user,
+        "them": membership,
+        "is_me": membership.user_id == request.user.pk,
+        "roles": Role.choices if by.may_change_roles else [],
+    }
+    return _ask(request, "manage", context)
+
+
+def _role(request: ConsoleRequest, name: str) -> HttpResponse:
+    membership, by, role = _membership(request, name), actor_of(request), request.POST.get("to", "")
+    if role not in Role.values:
+        raise Http404
+    if not by.may_change_roles:
+        raise members.NotAllowed
+    person, label = membership.user, Role(role).label
+    if asked := question(request, _("You are about to change the role of %(name)s.") % {"name": person.display_name}):
+        return asked
+    done = members.change_role(request.console_tenant, person, role, by=by)
+    said = {"name": person.display_name, "role": label}
+    if not done.is_one:
+        return _done(request, _("%(name)s has that role already: %(role)s.") % said)
+    text = _("The role of %(name)s is now: %(role)s. It holds with the next click.") % said
+    if done.ended:
+        n = len(done.ended)
+        text += " " + ngettext("%(n)d session without a second factor is over.", "%(n)d sessions without a second factor are over.", n) % {
+            "n": n
+        }
+    return _done(request, text)
+
+
+def _block(request: ConsoleRequest, name: str) -> HttpResponse:
+    membership, by = _membership(request, name), actor_of(request)
+    if not by.may_touch(membership.role) or membership.user_id == request.user.pk:
+        raise members.NotAllowed
+    form = EndForm(request.POST if "reason" in request.POST else None)
+    if not form.is_valid():
+        return _ask(request, "block", {"person": membership.user, **_typed(form)})
+    person = membership.user
+    done = members.block(request.console_tenant, person, by=by, note=clean(form.cleaned_data["reason"], 200))
+    if not done.is_one:
+        return _done(request, _("%(name)s is blocked here already.") % {"name": person.display_name})
+    return _done(request, _("%(name)s is blocked here until you lift it.") % {"name": person.display_name} + " " + _over(done))
+
+
+def _unblock(request: ConsoleRequest, name: str) -> HttpResponse:
+    person = _membership(request, name).user
+    members.unblock(request.console_tenant, person, by=actor_of(request))
+    return _done(request, _("%(name)s may come in again, with a fresh proof.") % {"name": person.display_name})
+
+
+def _remove(request: ConsoleRequest, name: str) -> HttpResponse:
+    membership, by = _membership(request, name), actor_of(request)
+    if not by.may_touch(membership.role):
+        raise members.NotAllowed
+    form = EndForm(request.POST if "reason" in request.POST else None)
+    person = membership.user
+    if not form.is_valid():
+        return _ask(request, "remove", {"person": person, "is_me": person.pk == request.user.pk, **_typed(form)})
+    done = members.remove(request.console_tenant, person, by=by, note=clean(form.cleaned_data["reason"], 200))
+    named = {"name": person.display_name, "tenant": request.console_tenant.name}
+    text = _("%(name)s does not belong to %(tenant)s any more.") % named + " " + _over(done)
+    if person.pk == request.user.pk and not request.user.is_superuser:  # the console is no longer this person's
+        messages.success(request, text)
+        back = f"{reverse('home')}?places=1"
+        return HttpResponse(headers={"HX-Redirect": back}) if request.htmx else see_other(back)
+    return _done(request, text)
+
+
+def _typed(form: EndForm) -> dict[str, str]:
+    """What was typed as the reason, and what is wrong with it."""
+    error = _("Say why: the person reads it, and it stays in the log.") if form.is_bound else ""
+    return {"reason": form.data.get("reason", "") if form.is_bound else "", "error": error}
+
+
+def _over(done: members.Change) -> str:
+    n = len(done.ended)
+    return ngettext("%(n)d session is over.", "%(n)d sessions are over.", n) % {"n": n} if n else _("No session was open here.")
+
+
+def _resend(request: ConsoleRequest, number: str) -> HttpResponse:
+    invitation = _invitation(request, number)
+    line = invitations.resend(invitation, by=actor_of(request))
+    if line is None:
+        return _gone(request)
+    return _done(request, f"{invitation.email}: {SAID[line.result]}", good=line.is_good)
+
+
+def _revoke(request: ConsoleRequest, number: str) -> HttpResponse:
+    invitation = _invitation(request, number)
+    if not invitations.revoke(invitation, by=actor_of(request)):
+        return _gone(request)
+    return _done(request, _("The invitation of %(address)s is taken back; its link opens nothing.") % {"address": invitation.email})
+
+
+def _invitation(request: ConsoleRequest, number: str) -> Invitation:
+    pk = int(number) if number.isascii() and number.isdigit() and len(number) < 19 else 0
+    found = Invitation.objects.filter(tenant=request.console_tenant, pk=pk).first()
+    if found is None:
+        events.record("foreign_person", request=request, tenant=request.console_tenant, actor=request.user, invitation=pk)
+        raise Http404
+    found.tenant = request.console_tenant
+    return found
+
+
+def _gone(request: ConsoleRequest) -> HttpResponse:
+    return _done(request, _("That invitation was accepted or taken back meanwhile."), good=False)
+
+
+def _approve(request: ConsoleRequest, name: str) -> HttpResponse:
+    return _decide(request, name, invitations.approve, _("%(name)s belongs to %(tenant)s now, and is told by mail."))
+
+
+def _decline(request: ConsoleRequest, name: str) -> HttpResponse:
+    return _decide(request, name, invitations.decline, _("%(name)s was not let in, and may ask again."))
+
+
+def _decide(request: ConsoleRequest, name: str, verb: Callable[..., bool], text: str) -> HttpResponse:
+    tenant = request.console_tenant
+    waiting = JoinRequest.objects.filter(tenant=tenant, user__name_key=fold(name)).select_related("user").first()
+    if waiting is None:
+        # A double click, or another admin was first; a name that never waited here is foreign.
+        person = User.objects.filter(name_key=fold(name)).first()
+        decided = Event.objects.filter(tenant=tenant, subject=person, kind__in=["joined", "join_declined"]) if person else None
+        if decided is None or not decided.exists():
+            raise _foreign(request, name)
+        return _done(request, _("That was decided already."), good=False)
+    waiting.tenant = tenant
+    if not verb(waiting, by=actor_of(request)):
+        return _done(request, _("That was decided already."), good=False)
+    return _done(request, text % {"name": waiting.user.display_name, "tenant": tenant.name})
+
+
+VERBS: dict[str, Callable[[ConsoleRequest, str], HttpResponse]] = {
+    "manage": _manage,
+    "role": _role,
+    "block": _block,
+    "unblock": _unblock,
+    "remove": _remove,
+    "resend": _resend,
+    "revoke": _revoke,
+    "approve": _approve,
+    "decline": _decline,
+}
+
+
+def _ask(request: ConsoleRequest, what: str, context: dict[str, Any]) -> HttpResponse:
+    """A dialog, or the same as a page. It carries the list's state along."""
+    frame = {**_frame(request), "what": what, "action": reverse("console_people_act", args=[request.console_tenant.slug])}
+    kept = {"q": request.POST.get("q", "")[:100], "state": request.POST.get("state", "")[:20], "back_url": _back(request)}
+    return render(request, f"console/_person_{what}.html" if request.htmx else "console/person.html", {**frame, **kept, **context})
+
+
+def _back(request: ConsoleRequest) -> str:
+    kept = {"state": request.POST.get("state", "")[:20], "q": request.POST.get("q", "")[:100]}
+    query = urlencode({name: value for name, value in kept.items() if value and value != "members"})
+    here = reverse("console_people", args=[request.console_tenant.slug])
+    return f"{here}?{query}" if query else here
+
+
+def _done(request: ConsoleRequest, text: str, *, good: bool = True) -> HttpResponse:
+    """Say it; the list as it is now."""
+    if request.htmx:
+        return render(request, "console/_people_done.html", {**_list(request, request.POST), "text": text, "is_good": good})
+    (messages.success if good else messages.warning)(request, text)
+    return see_other(_back(request))
