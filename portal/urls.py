@@ -7,24 +7,21 @@ from portal.shared_urls import shared
 from portal.views import (
     account,
     activity,
-    console,
     email,
     enter,
     errors,
     invitation,
     leaving,
     link,
-    lockouts,
     login,
     outbox,
     password,
-    people,
-    platform,
     profile,
     signup,
     step_up,
     two_factor,
 )
+from portal.views.console import factors, home, lockouts, people, sessions
 
 handler400 = errors.bad_request
 handler403 = errors.forbidden
@@ -68,15 +65,15 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("account/activity/", activity.page, name="activity"),
     path("account/sessions/", account.sessions_page, name="account_sessions"),
     path("account/sessions/end", account.sessions_end, name="account_sessions_end"),
-    path("console/", console.home, name="console_home"),
+    path("console/", home.home, name="console_home"),
     # Before the tenants': no tenant can have the slug “platform” (tenants.hosts.RESERVED_SLUGS).
-    path("console/platform/", platform.home, name="platform"),
+    path("console/platform/", home.platform, name="platform"),
     path("console/platform/lockouts/", lockouts.of_platform, name="platform_lockouts"),
-    path("console/platform/factors/", platform.factors_reset, name="platform_factors"),
-    path("console/platform/factors/done/", platform.factors_done, name="platform_factors_done"),
-    path("console/<slug:slug>/", console.overview, name="console"),
-    path("console/<slug:slug>/sessions/", console.sessions_page, name="console_sessions"),
-    path("console/<slug:slug>/sessions/end", console.sessions_end, name="console_sessions_end"),
+    path("console/platform/factors/", factors.factors_reset, name="platform_factors"),
+    path("console/platform/factors/done/", factors.factors_done, name="platform_factors_done"),
+    path("console/<slug:slug>/", home.overview, name="console"),
+    path("console/<slug:slug>/sessions/", sessions.sessions_page, name="console_sessions"),
+    path("console/<slug:slug>/sessions/end", sessions.sessions_end, name="console_sessions_end"),
     path("console/<slug:slug>/people/", people.page, name="console_people"),
     path("console/<slug:slug>/people/invite/", people.invite, name="console_people_invite"),
     path("console/<slug:slug>/people/act", people.act, name="console_people_act"),

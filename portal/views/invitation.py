@@ -19,8 +19,8 @@ from identity.invitations import State
 from identity.middleware import SessionRequest
 from identity.models import PASSWORD, Session, User
 from portal.access import PortalRequest, signed_in
+from portal.answers import see_other
 from portal.forms import InvitedForm
-from portal.views.console import see_other
 from portal.views.login import complete, let_through
 from tenants import hosts
 from tenants.models import Invitation, Membership, Tenant

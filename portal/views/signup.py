@@ -15,8 +15,8 @@ from identity import accounts, addresses, events, invitations, links
 from identity.middleware import SessionRequest
 from identity.models import Link, User
 from portal.access import portal_next
+from portal.answers import see_other
 from portal.forms import SignUpForm
-from portal.views.console import see_other
 from portal.views.login import bound_for, let_through
 from tenants.models import JoinRequest, Membership, Tenant
 

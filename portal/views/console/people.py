@@ -21,11 +21,11 @@ from identity import events, invitations, members
 from identity.invitations import Result
 from identity.models import Event, Session, TotpDevice, User, fold
 from portal.access import ConsoleRequest, actor_of, console
+from portal.answers import leave_for, see_other
 from portal.forms import EndForm, InviteForm
 from portal.paging import Order, page_of
 from portal.stepup import question
-from portal.views import nav
-from portal.views.console import see_other
+from portal.views.console import frame
 from tenants.models import Invitation, JoinRequest, Membership
 from tenants.text import clean
 
@@ -64,7 +64,7 @@ def page(request: ConsoleRequest) -> HttpResponse:
     """Members, who is invited, who waits: search, keyset pages, exact counts; the whole state is in the URL."""
     context = _list(request, request.GET)
     part = request.htmx and request.htmx.target == "people"
-    return render(request, "console/_people.html" if part else "console/people.html", context)
+    return render(request, "console/people/_people.html" if part else "console/people/people.html", context)
 
 
 def _list(request: ConsoleRequest, given: Any) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _list(request: ConsoleRequest, given: Any) -> dict[str, Any]:
         return f"{here}?{urlencode(query)}" if query else here
 
     return {
-        **_frame(request, totals["members"] if state == "members" else None),
+        **frame.of_tenant(request, "people", totals["members"] if state == "members" else None),
         "state": state,
         "tabs": [
             {"name": name, "label": label, "count": totals[name], "url": address(state="" if name == "members" else name, q="")}
@@ -107,12 +107,6 @@ def _list(request: ConsoleRequest, given: Any) -> dict[str, Any]:
             "count_here": len(found.rows),
         },
     }
-
-
-def _frame(request: ConsoleRequest, count: int | None = None) -> dict[str, Any]:
-    """What every page of the console has."""
-    tenant = request.console_tenant
-    return {"brand": tenant, "tenant": tenant, "membership": request.membership, "nav": nav.of_tenant(tenant, "people", count)}
 
 
 def _rows(request: ConsoleRequest, state: str, found: list[Any]) -> list[Row]:
@@ -201,7 +195,7 @@ def invite(request: ConsoleRequest) -> HttpResponse:
     by = actor_of(request)
     roles = [(value, label) for value, label in Role.choices if by.may_touch(value)]
     form = InviteForm(roles, request.POST or None, initial={"role": Role.MEMBER.value})
-    context: dict[str, Any] = {**_frame(request), "is_closed": request.console_tenant.rules.sign_up == "closed"}
+    context: dict[str, Any] = {**frame.of_tenant(request, "people"), "is_closed": request.console_tenant.rules.sign_up == "closed"}
     if request.method == "POST" and form.is_valid():
         role = form.cleaned_data["role"]
         lines = [invitations.invite(request.console_tenant, each, role, by=by) for each in form.cleaned_data["addresses"]]
@@ -210,7 +204,7 @@ def invite(request: ConsoleRequest) -> HttpResponse:
         context["sum"] = ngettext("%(n)d invitation sent", "%(n)d invitations sent", sent) % {"n": sent}
         wrong = "\n".join(line.address for line in lines if line.result is Result.MALFORMED)
         form = InviteForm(roles, initial={"role": role, "addresses": wrong})
-    return render(request, "console/invite.html", {**context, "form": form})
+    return render(request, "console/people/invite.html", {**context, "form": form})
 
 
 # --- Acting -------------------------------------------------------------------------------------------------------
@@ -319,7 +313,7 @@ def _remove(request: ConsoleRequest, name: str) -> HttpResponse:
     if person.pk == request.user.pk and not request.user.is_superuser:  # the console is no longer this person's
         messages.success(request, text)
         back = f"{reverse('home')}?places=1"
-        return HttpResponse(headers={"HX-Redirect": back}) if request.htmx else see_other(back)
+        return leave_for(request, back)
     return _done(request, text)
 
 
@@ -402,9 +396,15 @@ VERBS: dict[str, Callable[[ConsoleRequest, str], HttpResponse]] = {
 
 def _ask(request: ConsoleRequest, what: str, context: dict[str, Any]) -> HttpResponse:
     """A dialog, or the same as a page. It carries the list's state along."""
-    frame = {**_frame(request), "what": what, "action": reverse("console_people_act", args=[request.console_tenant.slug])}
+    around = {
+        **frame.of_tenant(request, "people"),
+        "what": what,
+        "action": reverse("console_people_act", args=[request.console_tenant.slug]),
+    }
     kept = {"q": request.POST.get("q", "")[:100], "state": request.POST.get("state", "")[:20], "back_url": _back(request)}
-    return render(request, f"console/_person_{what}.html" if request.htmx else "console/person.html", {**frame, **kept, **context})
+    return render(
+        request, f"console/people/_person_{what}.html" if request.htmx else "console/people/person.html", {**around, **kept, **context}
+    )
 
 
 def _back(request: ConsoleRequest) -> str:
@@ -417,6 +417,6 @@ def _back(request: ConsoleRequest) -> str:
 def _done(request: ConsoleRequest, text: str, *, good: bool = True) -> HttpResponse:
     """Say it; the list as it is now."""
     if request.htmx:
-        return render(request, "console/_people_done.html", {**_list(request, request.POST), "text": text, "is_good": good})
+        return render(request, "console/people/_people_done.html", {**_list(request, request.POST), "text": text, "is_good": good})
     (messages.success if good else messages.warning)(request, text)
     return see_other(_back(request))

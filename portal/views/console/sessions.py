@@ -22,12 +22,13 @@ from django.views.decorators.http import require_http_methods, require_safe
 from identity import events, members, sessions
 from identity.devices import device
 from identity.models import Event, Session, SessionQuerySet, fold
-from portal.access import ConsoleRequest, PortalRequest, actor_of, console, operators_proof, portal_row, signed_in
+from portal.access import ConsoleRequest, actor_of, console, portal_row
+from portal.answers import leave_for, see_other
 from portal.forms import EndForm
 from portal.paging import Order, page_of
 from portal.stepup import question
-from portal.views import nav
 from portal.views.account import chosen
+from portal.views.console import frame
 from portal.views.show import Row
 from tenants.models import Membership, Tenant
 from tenants.text import clean
@@ -40,29 +41,6 @@ ORDERS = {
 ENDED = Order("ended_at", descending=True)
 
 
-@require_safe
-@signed_in
-def home(request: PortalRequest) -> HttpResponse:
-    """The tenants that one may administer: one's own, or all of them for an operator, with a second factor as everywhere."""
-    if request.user.is_superuser and (page := operators_proof(request)):
-        return page
-    roles = {
-        membership.tenant_id: membership.get_role_display()
-        for membership in Membership.objects.filter(user=request.user, role__in=["admin", "owner"], blocked_at=None)
-    }
-    tenants = Tenant.objects.all() if request.user.is_superuser else Tenant.objects.filter(pk__in=roles, status=Tenant.Status.ACTIVE)
-    listed = list(tenants.order_by("name")[:500])
-    shown = [{"tenant": tenant, "role": roles.get(tenant.pk, _("Operator"))} for tenant in listed]
-    context = {"here": "console", "tenants": shown, "brands": listed, "is_operator": request.user.is_superuser}
-    return render(request, "console/home.html", context)
-
-
-@require_safe
-@console
-def overview(request: ConsoleRequest) -> HttpResponse:
-    return redirect("console_sessions", request.console_tenant.slug)
-
-
 # --- The list -----------------------------------------------------------------------------------------------------
 
 
@@ -73,8 +51,8 @@ def sessions_page(request: ConsoleRequest) -> HttpResponse:
     tenant = request.console_tenant
     context = _list(request, tenant)
     if request.htmx and request.htmx.target == "sessions":
-        return render(request, "console/_sessions.html", context)
-    return render(request, "console/sessions.html", context)
+        return render(request, "console/sessions/_sessions.html", context)
+    return render(request, "console/sessions/sessions.html", context)
 
 
 def _list(request: ConsoleRequest, tenant: Tenant) -> dict[str, Any]:
@@ -96,10 +74,7 @@ def _list(request: ConsoleRequest, tenant: Tenant) -> dict[str, Any]:
 
     first = not (get.get("after") or get.get("before"))
     return {
-        "brand": tenant,
-        "tenant": tenant,
-        "nav": nav.of_tenant(tenant, "sessions", total if state == "live" else None),
-        "membership": request.membership,
+        **frame.of_tenant(request, "sessions", total if state == "live" else None),
         "rows": [Row.of(row, portal=portal_row(request)) for row in page.rows],
         "ended_rows": [Row.of(row) for row in _lately(tenant)] if state == "live" and first and not q else [],
         "page": {
@@ -266,11 +241,7 @@ def _swap(request: ConsoleRequest, named: list[Session], proof: Proof) -> HttpRe
         "total": total,
         "matching": _search(live, q).count() if q else total,
     }
-    return render(request, "console/_ended.html", context)
-
-
-def see_other(address: str) -> HttpResponse:
-    return HttpResponse(status=303, headers={"Location": address})
+    return render(request, "console/sessions/_ended.html", context)
 
 
 def _nothing_to_end(request: ConsoleRequest, named: list[Session], back: str) -> HttpResponse:
@@ -280,7 +251,7 @@ def _nothing_to_end(request: ConsoleRequest, named: list[Session], back: str) ->
         text = ngettext("That session was over already.", "Those sessions were over already.", len(named))
         return _swap(request, named, Proof(text, newest, None, ""))
     messages.info(request, _("These sessions were over already.") if named else _("Tick the sessions to end first."))
-    return HttpResponse(headers={"HX-Redirect": back}) if request.htmx else see_other(back)
+    return leave_for(request, back)
 
 
 def _confirm(request: ConsoleRequest, tenant: Tenant, live: list[Session], form: EndForm, back: str) -> HttpResponse:
@@ -307,10 +278,7 @@ def _confirm(request: ConsoleRequest, tenant: Tenant, live: list[Session], form:
         for row in live[:10]
     ]
     context = {
-        "brand": tenant,
-        "tenant": tenant,
-        "nav": nav.of_tenant(tenant, "sessions"),
-        "membership": request.membership,
+        **frame.of_tenant(request, "sessions"),
         "title": title,
         "lead": lead,
         "count": n,
@@ -325,7 +293,7 @@ def _confirm(request: ConsoleRequest, tenant: Tenant, live: list[Session], form:
         "may_block": _may_block(request, live),
         "wants_block": "block" in request.POST,
     }
-    return render(request, "console/_end.html" if request.htmx else "console/end.html", context)
+    return render(request, "console/sessions/_end.html" if request.htmx else "console/sessions/end.html", context)
 
 
 def _over(done: list[Session], *, already: int) -> str:

@@ -22,9 +22,9 @@ from identity.devices import device
 from identity.ledger import Kind, Lockout
 from identity.models import Bucket, Event, User, fold
 from portal.access import ConsoleRequest, PortalRequest, console, operator
+from portal.answers import leave_for, see_other
 from portal.forms import EndForm
-from portal.views import nav
-from portal.views.console import see_other
+from portal.views.console import frame
 from tenants.models import Membership, Tenant
 from tenants.text import clean
 
@@ -99,10 +99,7 @@ def _members(request: ConsoleRequest) -> dict[str, Any]:
         for person, buckets in locks.items()
     ]
     return {
-        "brand": tenant,
-        "tenant": tenant,
-        "membership": request.membership,
-        "nav": nav.of_tenant(tenant, "lockouts", len(rows)),
+        **frame.of_tenant(request, "lockouts", len(rows)),
         "action": reverse("console_lockouts", args=[tenant.slug]),
         "sees_all": sees_all,
         "rows": rows,
@@ -156,7 +153,7 @@ def _everything(request: PortalRequest) -> dict[str, Any]:
     here = reverse("platform_lockouts")
     labels = {"": _("All"), "people": _("People"), "unknown": _("Unknown"), "addresses": _("Addresses")}
     return {
-        "nav": nav.of_platform("lockouts", None if q or part else len(found[:LISTED])),
+        **frame.of_platform("lockouts", None if q or part else len(found[:LISTED])),
         "action": here,
         "sees_all": True,
         "rows": [_of_bucket(each) for each in found[:LISTED]],
@@ -214,17 +211,13 @@ def why(row: Bucket) -> str:
 
 
 def _page(request: PortalRequest, context: dict[str, Any]) -> HttpResponse:
-    return render(request, "console/lockouts.html", context)
+    return render(request, "console/lockouts/lockouts.html", context)
 
 
-def _confirm(request: PortalRequest, row: Row, form: EndForm) -> HttpResponse:
+def _confirm(request: Any, row: Row, form: EndForm) -> HttpResponse:
     """Asks for the reason, in the dialog or as a page."""
-    tenant: Tenant | None = getattr(request, "console_tenant", None)
     context = {
-        "brand": tenant,
-        "tenant": tenant,
-        "membership": getattr(request, "membership", None),
-        "nav": nav.of_tenant(tenant, "lockouts") if tenant else nav.of_platform("lockouts"),
+        **(frame.of_tenant(request, "lockouts") if hasattr(request, "console_tenant") else frame.of_platform("lockouts")),
         "action": request.path,
         "row": row,
         "title": _("Release %(name)s?") % {"name": row.name},
@@ -233,7 +226,7 @@ def _confirm(request: PortalRequest, row: Row, form: EndForm) -> HttpResponse:
         "q": request.POST.get("q", "")[:200],
         "part": request.POST.get("part", "")[:20],
     }
-    return render(request, "console/_release.html" if request.htmx else "console/release.html", context)
+    return render(request, "console/lockouts/_release.html" if request.htmx else "console/lockouts/release.html", context)
 
 
 def _released(request: Any, name: str, listed: Callable[[Any], dict[str, Any]]) -> HttpResponse:
@@ -241,7 +234,7 @@ def _released(request: Any, name: str, listed: Callable[[Any], dict[str, Any]]) 
     event = Event.objects.filter(kind="lockout_released", actor=request.user).select_related("tenant").order_by("-pk").first()
     text = _("%(name)s may try again at once. Event %(event)s.") % {"name": name, "event": event.reference if event else ""}
     if request.htmx:
-        return render(request, "console/_released.html", {**listed(request), "text": text, "is_good": True})
+        return render(request, "console/lockouts/_released.html", {**listed(request), "text": text, "is_good": True})
     messages.success(request, text)
     return see_other(request.path)
 
@@ -250,4 +243,4 @@ def _nothing_to_release(request: PortalRequest, name: str) -> HttpResponse:
     """Time, or somebody else, was first."""
     text = _("%(name)s is not locked out any more.") % {"name": name}
     messages.info(request, text)
-    return HttpResponse(headers={"HX-Redirect": request.path}) if request.htmx else see_other(request.path)
+    return leave_for(request, request.path)

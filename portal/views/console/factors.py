@@ -1,9 +1,9 @@
-"""The platform's console: what operators do to accounts of all tenants."""
+"""The reset of a second factor, by an operator, for somebody who lost every one."""
 
 from typing import Any
 
 from django.http import Http404, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_safe
@@ -11,17 +11,11 @@ from django.views.decorators.http import require_http_methods, require_safe
 from identity import factors, known, ledger, mails
 from identity.models import Event, Session, User
 from portal.access import PortalRequest, operator
+from portal.answers import see_other
 from portal.forms import ResetFactorsForm
 from portal.stepup import question
-from portal.views import nav
-from portal.views.console import see_other
+from portal.views.console import frame
 from tenants.text import clean
-
-
-@require_safe
-@operator
-def home(request: PortalRequest) -> HttpResponse:
-    return redirect("platform_lockouts")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -32,10 +26,12 @@ def factors_reset(request: PortalRequest) -> HttpResponse:
         return asked
     form = ResetFactorsForm(request.user, request.POST or None)
     if request.method != "POST" or not form.is_valid():
-        return render(request, "console/factors.html", {"nav": nav.of_platform("factors"), "form": form})
+        return render(request, "console/platform/factors.html", {**frame.of_platform("factors"), "form": form})
     person, reason = form.cleaned_data["username"], clean(form.cleaned_data["reason"], 200)
     if "sure" not in request.POST:
-        return render(request, "console/factors_confirm.html", {"nav": nav.of_platform("factors"), "reason": reason, **_at_stake(person)})
+        return render(
+            request, "console/platform/factors_confirm.html", {**frame.of_platform("factors"), "reason": reason, **_at_stake(person)}
+        )
     factors.reset(person, by=request.user, reason=reason, request=request)
     event = Event.objects.filter(kind="factors_reset", actor=request.user, subject=person).latest("pk")
     return see_other(f"{reverse('platform_factors_done')}?event={event.pk}")
@@ -63,5 +59,5 @@ def factors_done(request: PortalRequest) -> HttpResponse:
     if event.subject is None:  # deleted since
         raise Http404
     locked = any(each.is_locked for each in ledger.explain(event.subject.username))
-    context = {"nav": nav.of_platform("factors"), "event": event, "person": event.subject, "locked": locked}
-    return render(request, "console/factors_done.html", context)
+    context = {**frame.of_platform("factors"), "event": event, "person": event.subject, "locked": locked}
+    return render(request, "console/platform/factors_done.html", context)
