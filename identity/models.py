@@ -294,6 +294,29 @@ class Session(models.Model):
         return not TYPED_FACTORS.isdisjoint(self.methods)
 
 
+class MassEnd(models.Model):
+    """An end of many sessions that goes on behind the request that asked for it. The verbs are in `identity.mass`."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+")
+    criteria = models.JSONField(default=dict)  # which sessions, as `identity.listing` reads them; {}: all of the tenant
+    before = models.DateTimeField()  # sessions opened later are not meant
+    by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    spared = models.UUIDField(null=True)  # the portal session whose tree stays
+    reason = models.CharField(max_length=16, choices=Session.Reason.choices)
+    note = models.CharField(max_length=200, blank=True)
+    expected = models.PositiveIntegerField(default=0)
+    done = models.PositiveIntegerField(default=0)
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["pk"]
+        indexes = [models.Index(fields=["tenant", "-id"], name="mass_ends_under_way", condition=models.Q(finished_at=None))]
+
+    def __str__(self) -> str:
+        return f"end of {self.expected} sessions at {self.tenant}"
+
+
 class Ticket(models.Model):
     """What carries a portal session to one tenant host: random, hashed, good once, for a minute, in one browser."""
 
@@ -489,6 +512,7 @@ class Event(models.Model):
     class Meta:
         indexes = [
             models.Index(fields=["tenant", "-id"], name="events_of_tenant"),
+            models.Index(fields=["tenant", "kind", "at"], name="events_of_kind"),
             models.Index(fields=["id"], name="events_unsealed", condition=models.Q(seal=None)),
             models.Index(fields=["seal"], name="events_of_seal", condition=models.Q(seal__isnull=False)),
             models.Index(fields=["subject", "-id"], name="events_of_subject"),

@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+import secrets
+import unicodedata
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -58,6 +60,9 @@ class Tenant(models.Model):
     valid_from = models.DateTimeField(default=BEGINNING)  # a proof from before this opens nothing here
     policy = models.JSONField(default=dict, blank=True)
     factor_since = models.DateTimeField(null=True, blank=True)  # when the second factor was asked for; days of grace count from here
+    # Panic (`identity.panic`): until lifted, nobody new comes in, or everybody types a second factor anew.
+    frozen_at = models.DateTimeField(null=True, blank=True)
+    proof_demanded_at = models.DateTimeField(null=True, blank=True)
     colour = models.CharField(max_length=7, default="#1f5a48", validators=[_valid_colour])
     logo = models.OneToOneField("tenants.Logo", null=True, blank=True, on_delete=models.SET_NULL)
     sign_in_note = models.CharField(max_length=300, blank=True, validators=[_plain])
@@ -195,12 +200,17 @@ class Logo(models.Model):
         return str(self.id)
 
 
+def _new_challenge() -> str:
+    return secrets.token_urlsafe(32)
+
+
 class Host(models.Model):
     """A further host of a tenant, such as id.acme.org, good once its ownership is proven or an operator approved it."""
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="hosts")
     name = models.CharField(max_length=253, unique=True, validators=[_valid_host])
     cookie_domain = models.CharField(max_length=253, blank=True, validators=[_valid_host])
+    challenge = models.CharField(max_length=43, default=_new_challenge)  # what a DNS TXT record says to prove whose the domain is
     approved_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
@@ -266,7 +276,10 @@ class App(models.Model):
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="apps")
     name = models.CharField(max_length=80, validators=[_plain])
     host = models.CharField(max_length=253, unique=True, validators=[_valid_host])
-    roles = models.JSONField(default=list, blank=True)  # who may enter; empty: every member
+    roles = models.JSONField(default=list, blank=True)  # who may enter: these roles, and the members of these groups;
+    groups: "models.ManyToManyField[Group, Any]" = models.ManyToManyField(
+        "tenants.Group", blank=True, related_name="apps"
+    )  # both empty: all
     second_factor = models.BooleanField(default=False)
     public_paths = models.JSONField(default=list, blank=True)
 
@@ -336,6 +349,26 @@ class Membership(models.Model):
     @property
     def may_administer(self) -> bool:
         return self.role in {self.Role.ADMIN, self.Role.OWNER} and self.blocked_at is None
+
+
+class Group(models.Model):
+    """Members of one tenant under one name, for the rules of its apps and for what those apps are told about a person."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="groups")
+    name = models.CharField(max_length=80, validators=[_plain])
+    name_key = models.CharField(max_length=160, editable=False)  # the name as it is compared
+    members: "models.ManyToManyField[Membership, Any]" = models.ManyToManyField(Membership, blank=True, related_name="groups")
+
+    class Meta:
+        ordering = ["name_key", "id"]
+        constraints = [models.UniqueConstraint(fields=["tenant", "name_key"], name="one_group_name")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.name_key = unicodedata.normalize("NFKC", self.name).casefold()[:160]
+        super().save(*args, **kwargs)
 
 
 class Invitation(models.Model):

@@ -15,13 +15,22 @@ register = template.Library()
 
 # Every drawing is a constant of this module: nothing from outside ever reaches mark_safe.
 ICONS = {
+    "apps": '<path d="M3 3h5.5v5.5H3zM11.5 3H17v5.5h-5.5zM3 11.5h5.5V17H3zM14.2 11.5V17M11.5 14.2H17"/>',
     "arrow": '<path d="M4 10h12M11.5 5.5 16 10l-4.5 4.5"/>',
     "check": '<path d="m4 10.5 4 4 8-9"/>',
     "clock": '<circle cx="10" cy="10" r="7"/><path d="M10 6v4.3l2.8 1.7"/>',
     "cross": '<path d="m5.5 5.5 9 9M14.5 5.5l-9 9"/>',
+    "download": '<path d="M10 3v9.5M6 9l4 4 4-4M3.5 16.5h13"/>',
+    "events": '<path d="M3 5h2M8 5h9M3 10h2M8 10h9M3 15h2M8 15h9"/>',
+    "freeze": '<path d="M10 2.5v15M3.5 6.2l13 7.6M16.5 6.2l-13 7.6M8 4l2 2 2-2M8 16l2-2 2 2"/>',
+    "groups": (
+        '<circle cx="6" cy="6" r="2.5"/><circle cx="14" cy="6" r="2.5"/><circle cx="10" cy="14" r="2.5"/>'
+        '<path d="M8.5 6h3M7.2 8.2l1.6 3.6M12.8 8.2l-1.6 3.6"/>'
+    ),
     "laptop": '<rect x="4" y="4.5" width="12" height="8.5" rx="1"/><path d="M2 16h16"/>',
     "lock": '<rect x="4" y="9" width="12" height="8.5" rx="1.5"/><path d="M6.5 9V6.5a3.5 3.5 0 0 1 7 0V9M10 12.5v1.8"/>',
     "menu": '<path d="M3 6h14M3 10h14M3 14h14"/>',
+    "overview": '<path d="M3 16.5h14M5 16.5v-5M9 16.5v-9M13 16.5v-7M16 16.5V4"/>',
     "people": (
         '<circle cx="7.5" cy="6.5" r="3"/><path d="M2 17c0-3.3 2.3-5.5 5.5-5.5S13 13.7 13 17M13 3.8a3 3 0 0 1 0 5.4M14.5 11.9'
         'c2.2.7 3.5 2.6 3.5 5.1"/>'
@@ -32,8 +41,10 @@ ICONS = {
         '<circle cx="5.5" cy="4.5" r="2"/><path d="M5.5 6.5v8a2 2 0 0 0 2 2H11M5.5 10h5.5"/>'
         '<circle cx="13" cy="10" r="2"/><circle cx="13" cy="16.2" r="2"/>'
     ),
+    "settings": '<path d="M3 6h7M14 6h3M3 14h3M10 14h7"/><circle cx="12" cy="6" r="2"/><circle cx="8" cy="14" r="2"/>',
     "shield": '<path d="M10 2.5 4 4.8v4.7c0 3.8 2.4 6.6 6 8 3.6-1.4 6-4.2 6-8V4.8z"/>',
     "tablet": '<rect x="4" y="3" width="12" height="14" rx="1.5"/><path d="M9.3 14.5h1.4"/>',
+    "tenants": '<path d="M3 17V8.5a4 4 0 0 1 8 0V17zM11 17h6v-5.5a3 3 0 0 0-6-.5"/>',
     "warn": '<path d="M10 3.5 2.5 16.5h15zM10 8.5v3.5M10 14.4v.1"/>',
 }
 GATE = "M1 26V11a10 10 0 0 1 20 0v15h-5.5V11.5a4.5 4.5 0 0 0-9 0V26z"

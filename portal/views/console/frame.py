@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
 
 from portal.access import ConsoleRequest
@@ -24,13 +24,41 @@ def of_platform(current: str, count: int | None = None) -> dict[str, Any]:
 
 def tenant_pages(tenant: Tenant, current: str, count: int | None = None) -> Pages:
     """The pages of a tenant's console. The current one may show how many rows it has: only that page has counted them."""
-    pages = [("sessions", _("Sessions"), "sessions"), ("people", _("People"), "people"), ("lockouts", _("Lockouts"), "lock")]
-    return [_entry(name, label, icon, reverse(f"console_{name}", args=[tenant.slug]), current, count) for name, label, icon in pages]
+    pages = [
+        ("overview", _("Overview"), "overview"),
+        ("sessions", _("Sessions"), "sessions"),
+        ("people", _("People"), "people"),
+        ("events", _("Events"), "events"),
+        ("lockouts", _("Lockouts"), "lock"),
+        ("groups", _("Groups"), "groups"),
+        ("apps", _("Apps"), "apps"),
+        ("settings", _("Settings"), "settings"),
+    ]
+    return [
+        _entry(name, label, icon, reverse(f"console_{name}", args=[tenant.slug]), current, count)
+        for name, label, icon in pages
+        if _is(f"console_{name}", tenant.slug)
+    ]
 
 
 def platform_pages(current: str, count: int | None = None) -> Pages:
-    pages = [("lockouts", _("Lockouts"), "lock"), ("factors", _("Second factors"), "shield")]
-    return [_entry(name, label, icon, reverse(f"platform_{name}"), current, count) for name, label, icon in pages]
+    pages = [
+        ("tenants", _("Tenants"), "tenants"),
+        ("accounts", _("Accounts"), "people"),
+        ("sessions", _("Sessions"), "sessions"),
+        ("lockouts", _("Lockouts"), "lock"),
+        ("factors", _("Second factors"), "shield"),
+    ]
+    return [
+        _entry(name, label, icon, reverse(f"platform_{name}"), current, count) for name, label, icon in pages if _is(f"platform_{name}")
+    ]
+
+
+def _is(name: str, *args: str) -> bool:
+    try:
+        return bool(reverse(name, args=args))
+    except NoReverseMatch:
+        return False
 
 
 def _entry(name: str, label: str, icon: str, url: str, current: str, count: int | None) -> dict[str, Any]:
