@@ -47,7 +47,7 @@ types: $(VENV)/.dev
 django: $(VENV)/.dev
 	@echo "== django"
 	@$(PY) manage.py makemigrations --check --dry-run
-	@PORTAL_URL=https://login.example.com TENANT_DOMAIN=example.com DATABASE_URL=sqlite://:memory: \
+	@PORTAL_URL=https://login.example.com TENANT_DOMAIN=example.com DATABASE_URL=sqlite://:memory: EMAIL_URL=smtp://localhost:25 \
 		SECRET_KEY="$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(50))')" \
 		ENCRYPTION_KEYS="$$($(PY) -c 'import base64, secrets; print(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())')" \
 		$(PY) manage.py check --deploy --fail-level WARNING

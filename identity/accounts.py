@@ -5,6 +5,7 @@ from typing import Literal
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.http import HttpRequest
+from django.utils import translation
 
 from identity import addresses, clock, events, ledger
 from identity.models import Event, User
@@ -34,10 +35,11 @@ def is_open(tenant: Tenant | None) -> bool:
 def sign_up(user: User, *, request: HttpRequest, tenant: Tenant | None = None, next_path: str = "") -> None:
     """Save a new account, whose address nobody has proven, and have the link mailed that proves it.
 
-    The same for an address that somebody else has proven: only its owner hears of it. Raises NameTaken, and ledger.AddressFull
-    where more accounts come from one address than people make.
+    The same for an address that somebody else has proven: only its owner hears of it. The account's language is the page's. Raises
+    NameTaken, and ledger.AddressFull where more accounts come from one address than people make.
     """
     network = ledger.network_of(request)
+    user.language = translation.get_language() or ""
     _keep_few(network)
     try:
         with transaction.atomic():

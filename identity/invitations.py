@@ -16,6 +16,7 @@ from django.core.validators import EmailValidator
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils import translation
 
 from identity import clock, crypto, events, flight, ledger, mails, members, sessions
 from identity.members import Actor
@@ -123,7 +124,8 @@ def _send(invitation: Invitation, by: Actor, *, again: bool) -> None:
     mails.post(
         "invitation",
         to=invitation.email,
-        user=User.objects.filter(email_key=invitation.email_key, is_active=True).first(),  # for the language
+        user=User.objects.filter(email_key=invitation.email_key, is_active=True).first(),
+        language=translation.get_language() or "",  # the inviter's, where nobody knows which the invited person speaks
         tenant=invitation.tenant,
         link=f"{settings.PORTAL_URL}/invitation/{token}/",
         by=by.user,
@@ -258,6 +260,7 @@ def sign_up(invitation: Invitation, user: User, *, request: HttpRequest) -> bool
     False if the invitation is not open any more. Raises IntegrityError if name or address is somebody's by now.
     """
     user.email, user.email_verified_at = invitation.email, clock.now()
+    user.language = translation.get_language() or ""  # in which the form was read
     with transaction.atomic():
         user.save(force_insert=True)
         events.record("signed_up", request=request, actor=user, subject=user)

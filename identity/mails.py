@@ -49,16 +49,18 @@ def post(
     tenant: Tenant | None = None,
     coalesce: str = "",
     within: timedelta | None = None,
+    language: str = "",
     **context: Any,
 ) -> Mail | None:
     """Queue one mail, in the caller's transaction. None if a mail of the same `coalesce` key was queued within that time.
 
-    The text is templates/mails/<kind>.txt, whose first line is the subject, and its HTML twin, in the person's language, time
-    zone and place. Coalescing is exact for a caller that holds the person; others who post at the same moment may both do so.
+    The text is templates/mails/<kind>.txt, whose first line is the subject, and its HTML twin, in the person's language (else in
+    the given one), time zone and place. Coalescing is exact for a caller that holds the person; others who post at the same
+    moment may both do so.
     """
     if coalesce and within and was_queued(coalesce, within):
         return None
-    subject, text, html = render(kind, to=to, user=user, brand=tenant or _only_place(user), **context)
+    subject, text, html = render(kind, to=to, user=user, brand=tenant or _only_place(user), language=language, **context)
     now = clock.now()
     with transaction.atomic():  # nobody sees it before its text is in it
         mail = Mail(kind=kind, to=to, user=user, tenant=tenant, subject=subject, coalesce=coalesce, created_at=now, due_at=now)
@@ -69,7 +71,7 @@ def post(
 
 
 def render(
-    kind: str, *, to: str, user: User | None, brand: Tenant | None, agent: str | None = None, **context: Any
+    kind: str, *, to: str, user: User | None, brand: Tenant | None, language: str = "", agent: str | None = None, **context: Any
 ) -> tuple[str, str, str]:
     """Subject, text and HTML of a mail, in the person's language and time zone.
 
@@ -80,7 +82,8 @@ def render(
     look = {"house": house, "sign": house[:1].upper(), "colour": colour, "on_colour": _readable_on(colour)}
     shown = {"person": user, "greeted": greeted, "brand": brand, "portal_url": settings.PORTAL_URL, **look}
     shown |= {name: _line(value) if isinstance(value, str) else value for name, value in context.items()}
-    with translation.override((user.speaks if user else "") or settings.LANGUAGE_CODE), timezone.override(user.zone if user else None):
+    spoken = (user.speaks if user else "") or language or settings.LANGUAGE_CODE
+    with translation.override(spoken), timezone.override(user.zone if user else None):
         if agent is not None:
             shown["browser"] = device(agent).label
         subject, _newline, rest = _text(f"mails/{kind}.txt", shown).partition("\n")

@@ -13,7 +13,7 @@ _django = get_wsgi_application()
 
 from django.conf import settings  # noqa: E402
 
-from identity import addresses, alarm, backends, crypto, forgotten, leaving, mails, seals, upkeep, warnings  # noqa: E402
+from identity import alarm, backends, chores, crypto, leaving, mails, seals, upkeep  # noqa: E402
 
 crypto.current_key_id()  # keys that cannot be read stop the server here, not at the first sign-in
 backends.spend_a_check("")  # makes the hash that nobody has: the first stranger is answered as fast as everybody else
@@ -21,12 +21,8 @@ _chores = []
 if settings.SEAL_EVERY:
     _chores = [upkeep.Chore("seal", settings.SEAL_EVERY, seals.seal), upkeep.Chore("alarm", alarm.EVERY, alarm.watch)]
 if settings.DELIVER_EVERY:
-    _chores += [
-        upkeep.Chore("asked", settings.DELIVER_EVERY, forgotten.answer_asked),
-        upkeep.Chore("addresses", settings.DELIVER_EVERY, addresses.answer_asked),
-        upkeep.Chore("locked", settings.DELIVER_EVERY, warnings.tell_locked),
-        upkeep.Chore("leaving", timedelta(minutes=10), leaving.carry_out_due),
-    ]
+    _chores += [upkeep.Chore(name, settings.DELIVER_EVERY, work) for name, work in chores.BEFORE_MAIL.items()]
+    _chores.append(upkeep.Chore("leaving", timedelta(minutes=10), leaving.carry_out_due))
 # On its own: a mail server that hangs must not keep the audit log from its seals.
 _post = [upkeep.Chore("mail", settings.DELIVER_EVERY, mails.deliver)] if settings.DELIVER_EVERY else []
 

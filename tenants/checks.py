@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Warning, register
 
 from tenants import hosts
 
@@ -53,3 +53,17 @@ def addresses(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if settings.SIGNUP not in {"open", "closed"}:
         problems.append(Error(f"SIGNUP is “{settings.SIGNUP}”.", hint="Set it to open or closed.", id="gatehouse.E006"))
     return problems
+
+
+@register()
+def mail(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Without a mail server nobody proves an address, gets a new password by himself, or hears of a stranger's sign-in."""
+    if settings.DEBUG or not settings.MAIL_OFF:
+        return []
+    return [
+        Warning(
+            "EMAIL_URL is not set, so no mail leaves: nobody can prove an address or set a forgotten password by himself.",
+            hint="Set it to smtp+tls://user:password@mail.example.com:587; see deploy/gatehouse.env.example.",
+            id="gatehouse.W001",
+        )
+    ]

@@ -14,9 +14,10 @@ from django.core.mail import EmailMultiAlternatives
 from django.utils import translation
 from django.utils.translation.template import templatize
 
-from identity import mails
-from identity.models import User
+from identity import events, mails, sessions
+from identity.models import Note, Session, User
 from portal import catalogs
+from tests.post import delivered, link_in
 from tests.test_structure import ROOT, modules
 from tests.visitor import Visitor, portal_url, tenant_url
 
@@ -310,3 +311,49 @@ def test_the_style_sheet_knows_no_left_and_no_right() -> None:
         r"^\s*(?:(?:margin|padding|border)-(?:left|right)|left|right|float|text-align:\s*(?:left|right))[^\n]*", text, re.MULTILINE
     )
     assert physical == []
+
+
+def test_a_new_account_speaks_the_language_of_the_browser_that_made_it(cast: dict[str, User], visitor: Open) -> None:
+    form = {"username": "frank", "email": "frank@new.example", "password": "three little words"}
+    visitor().post(portal_url("/signup/"), form, HTTP_ACCEPT_LANGUAGE="fr-CA,fr;q=0.9")
+    assert User.objects.get(username="frank").language == "fr"
+    (first,) = delivered()
+    assert first.subject == "Confirmez que cette adresse est la vôtre"
+    chosen = visitor()
+    chosen.post(portal_url("/_portal/language"), {"language": "ar", "next": "/signup/"})
+    chosen.post(portal_url("/signup/"), {**form, "username": "grace", "email": "grace@new.example"}, HTTP_ACCEPT_LANGUAGE="fr")
+    assert User.objects.get(username="grace").language == "ar"
+
+
+def test_an_invitation_speaks_the_language_of_the_invited_else_of_the_inviter(cast: dict[str, User], visitor: Open) -> None:
+    User.objects.filter(username="carol").update(language="es")
+    bob = visitor("bob")
+    people = {"addresses": "new@x.example carol@globex.example", "role": "member"}
+    bob.post(portal_url("/console/acme/people/invite/"), people, HTTP_ACCEPT_LANGUAGE="de")
+    told = {message.to[0]: message for message in delivered()}
+    assert told["new@x.example"].subject == "Einladung zu Acme"
+    assert told["carol@globex.example"].subject == "Acme le invita"
+    link = link_in(told["new@x.example"], "invitation")
+    guest = visitor()
+    form = {"username": "frank", "password": "three little words"}
+    guest.post(link, form, HTTP_ACCEPT_LANGUAGE="pt-BR")
+    assert User.objects.get(username="frank").language == "pt"
+
+
+def test_what_the_program_gives_as_a_reason_is_read_in_the_readers_language_and_kept_in_english(
+    cast: dict[str, User], visitor: Open
+) -> None:
+    dave = visitor("dave", at="acme")
+    rows = Session.objects.filter(user=cast["dave"], tenant__isnull=False)
+    sessions.end(rows, by=cast["dave"], reason=Session.Reason.BY_PERSON, note=Note.NOT_ME)
+    events.record("lockout_released", actor=cast["dave"], subject=cast["dave"], reason=Note.NEW_PASSWORD)
+    events.record("session_ended", actor=cast["bob"], subject=cast["dave"], reason="by_admin", note="Laptop lost")
+    assert rows.get().end_note == "This was not me"
+    for path in ("/account/sessions/", "/account/activity/"):
+        page = dave.get(portal_url(path), HTTP_ACCEPT_LANGUAGE="de").content.decode()
+        assert "Das war ich nicht" in page
+        assert "This was not me" not in page
+    assert "Laptop lost" in page
+    assert "one-time link" not in page
+    with translation.override("de"):
+        assert [Note.read(note) for note in ("Laptop lost", "")] == ["Laptop lost", ""]

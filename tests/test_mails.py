@@ -17,11 +17,12 @@ import pytest
 from django.core import mail as django_mail
 from django.core.management import CommandError
 from django.db import connection, transaction
+from django.test import override_settings
 from django.utils import timezone
 
-from identity import mails, sessions, upkeep
+from identity import addresses, asked, mails, sessions, upkeep
 from identity.models import Event, Mail, Session, User
-from tenants import policy
+from tenants import checks, policy
 from tenants.models import Tenant
 from tests.conftest import people
 from tests.races.stage import database_url
@@ -524,6 +525,43 @@ def test_retry_wants_to_know_which_and_puts_only_failed_ones_back(cast: dict[str
     assert told("mail", "list", "--state", "failed")["mails"]
     assert told("mail", "retry", str(given_up.pk))["retried"] == 1
     assert told("mail", "send")["sent"] == 2
+
+
+def test_sending_by_a_timer_also_answers_what_was_asked_and_tells_who_is_locked_out(
+    cast: dict[str, User], visitor: Callable[..., Visitor]
+) -> None:
+    visitor().post(portal_url("/password/forgot/"), {"username": "alice"})
+    visitor().post(portal_url("/signup/"), {"username": "frank", "email": "frank@new.example", "password": "three little words"})
+    stranger = visitor()
+    for _n in range(5):
+        stranger.post(portal_url("/login/"), {"username": "dave", "password": "wrong"})
+    assert told("mail", "send", "--dry-run")["asked"] == 2
+    assert not django_mail.outbox
+    assert told("mail", "send")["sent"] == 3
+    assert sorted(message.to[0] for message in django_mail.outbox) == ["alice@acme.example", "dave@acme.example", "frank@new.example"]
+    assert told("mail", "send")["sent"] == 0
+
+
+def test_a_question_that_cannot_be_answered_keeps_no_mail_from_leaving(
+    cast: dict[str, User], visitor: Callable[..., Visitor], caplog: pytest.LogCaptureFixture
+) -> None:
+    visitor().post(portal_url("/password/forgot/"), {"username": "alice"})
+    asked.note(addresses.ASKED, user=None, email="nobody@x.example")  # of nobody: no code of ours writes it
+    note(cast["bob"])
+    with pytest.raises(CommandError, match="Not done: addresses"):
+        manage("mail", "send")
+    assert sorted(message.to[0] for message in django_mail.outbox) == ["alice@acme.example", "bob@acme.example"]
+    assert "The chore “addresses” failed" in caplog.text
+
+
+def test_the_checks_warn_of_a_platform_without_a_mail_server() -> None:
+    def found(**values: object) -> list[str | None]:
+        with override_settings(**values):
+            return [problem.id for problem in checks.mail(None)]
+
+    assert found() == []
+    assert found(MAIL_OFF=True) == ["gatehouse.W001"]
+    assert found(MAIL_OFF=True, DEBUG=True) == []
 
 
 def test_without_a_mail_server_nothing_is_said_to_have_left(cast: dict[str, User], settings: Any) -> None:

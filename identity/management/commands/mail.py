@@ -4,11 +4,12 @@ from typing import Any
 
 from django.core.management import CommandError, CommandParser
 
-from identity import mails
+from identity import chores, clock, mails
 from identity.management.output import Answer, VerbCommand, at_most, change, count, note, table
 from identity.models import Mail
 
 LISTED = 50
+AT_ONCE = 1000  # questions and locks that one run looks after: a timer comes seldom
 STATES = ("waiting", "sent", "failed")
 
 
@@ -21,7 +22,10 @@ class Command(VerbCommand):
         listing.add_argument("--state", choices=STATES, help="only these")
         listing.add_argument("--limit", type=at_most, default=LISTED, metavar="N", help=f"at most so many ({LISTED}); 0: all")
         self.verb(
-            verbs.add_parser("send", help="send what is due now (the server does so each second)"), self.send, changes=True, in_steps=True
+            verbs.add_parser("send", help="answer what was asked for by mail, and send what is due (the server does so each second)"),
+            self.send,
+            changes=True,
+            in_steps=True,
         )
         retry = self.verb(verbs.add_parser("retry", help="put what was given up back into the queue"), self.retry, changes=True)
         retry.add_argument("ids", nargs="*", type=int, metavar="ID", help="of these mails (manage.py mail list --state failed)")
@@ -42,10 +46,13 @@ class Command(VerbCommand):
         return Answer(lines, {"mails": [described(row) for row in shown], "more": more})
 
     def send(self, *, dry_run: bool, **_: Any) -> Answer:
+        """The worker's round: what was asked for and who was locked out becomes mail, and what is due leaves."""
         if dry_run:
-            n = mails.due().count()
-            return change(f"{count(n, 'mail')} would be tried." if n else "No mail is due.", changed=n > 0, sent=n)
-        sent, failed = 0, mails.failed().count()
+            n, asked = mails.due().count(), Mail.objects.filter(to="", due_at__lte=clock.now()).count()
+            lines = [f"{count(n, 'mail')} would be tried."] if n else ["No mail is due."]
+            lines += [f"{count(asked, 'question')} would be looked into, and may become mail."] if asked else []
+            return change(*lines, changed=n + asked > 0, sent=n, asked=asked)
+        sent, failed, broken = 0, mails.failed().count(), chores.queue_all(AT_ONCE)
         while mails.due().exists():
             sent += mails.deliver()
         waiting = mails.waiting().count()
@@ -57,6 +64,8 @@ class Command(VerbCommand):
             answer.lines.append(f"{count(waiting, 'mail')} will be tried again: manage.py mail list --state waiting")
         if failed:
             answer.error = f"{count(failed, 'mail')} could not be sent. Why: manage.py mail list --state failed"
+        if broken:
+            answer.error = f"{answer.error} Not done: {', '.join(broken)}. The log says why; run it again.".strip()
         return answer
 
     def retry(self, *, ids: list[int], everything: bool, dry_run: bool, **_: Any) -> Answer:
