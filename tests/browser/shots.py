@@ -6,13 +6,14 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
-from tests.browser.agents import CHROME_WINDOWS, FIREFOX_LINUX
+from tests.browser.agents import CHROME_WINDOWS, FIREFOX_LINUX, IPHONE
 from tests.browser.site import PASSWORD, Authority, Plain, Site
 from tests.browser.window import Window, launch
 
 FOLDER = Path(__file__).with_suffix("")
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}
+LETTER: ViewportSize = {"width": 720, "height": 620}
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def tell_the_story(chromium: Browser, site: Site) -> None:
     dave.page.get_by_role("button", name="Sign in").click()
     expect(dave.page).to_have_url(site.url("acme"))
     dave.tab("globex").close()
-    for path, name in (("/", "my-places"), ("/account/sessions/", "my-sessions")):
+    for path, name in (("/", "my-places"), ("/account/sessions/", "my-sessions"), ("/account/", "account")):
         page = dave.tab("login", path)
         take(page, name)
         page.close()
@@ -56,9 +57,38 @@ def tell_the_story(chromium: Browser, site: Site) -> None:
 
     expect(dave.page.get_by_role("heading", name="You were signed out of Acme")).to_be_visible()
     take(dave.page, "ended")
-    for window in (dave, bob):
+    guest = open_window(chromium, site, IPHONE, "198.51.100.29")
+    invite(bob, guest)
+    speak_arabic(bob, "203.0.113.9")
+    for window in (dave, bob, guest):
         if wrong := window.close():
             raise SystemExit("\n".join(wrong))
+
+
+def invite(bob: Window, guest: Window) -> None:
+    """Bob invites somebody: his page of people, the mail in Acme's look, and where its link leads, on a phone."""
+    bob.page.goto(bob.site.url("login", "/console/acme/people/"))
+    take(bob.page, "people")
+    bob.page.get_by_role("link", name="Invite people").click()
+    bob.page.get_by_label("E-mail addresses").fill("nora@acme.example")
+    bob.page.get_by_role("button", name="Send invitations").click()
+    expect(bob.page.get_by_role("heading", name="1 invitation sent")).to_be_visible()
+
+    guest.page.goto(guest.site.url("login", "/outbox/"))
+    mail = guest.page.locator("article", has_text="nora@acme.example")
+    link = mail.get_by_role("link").filter(has_text="/invitation/").get_attribute("href")
+    assert link
+    mail.get_by_role("link", name="As a mail program shows it").click()
+    expect(guest.page.get_by_text("Accept the invitation")).to_be_visible()
+    take(guest.page, "mail", size=LETTER)
+    guest.page.goto(link)
+    take(guest.page, "invitation-phone", size=PHONE)
+
+
+def speak_arabic(bob: Window, address: str) -> None:
+    bob.context.set_extra_http_headers({"X-Forwarded-For": address, "Accept-Language": "ar"})
+    bob.page.goto(bob.site.url("login", "/console/acme/people/"))
+    take(bob.page, "arabic")
 
 
 def open_window(chromium: Browser, site: Site, user_agent: str, address: str) -> Window:
