@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from identity import asked, clock, crypto, events, links, mails, sessions
-from identity.models import Link, Mail, Note, Session, User, fold
+from identity.models import Link, Mail, Session, User, fold
 from tenants import hosts
 from tenants.models import Tenant
 
@@ -173,7 +173,7 @@ def take_back(link: Link, *, request: HttpRequest) -> User:
             if not links.take(link):
                 raise sessions.StaleProof
             put_back(user, link, request=request)
-            sessions.end_everywhere(user, by=user, reason=Session.Reason.BY_PERSON, note=Note.TAKEN_BACK, request=request)
+            sessions.end_everywhere(user, by=user, reason=Session.Reason.BY_MAIL, request=request)
             sessions.withdraw_password(user)  # whoever changed the address knew it
             mail_reset(user)
     except IntegrityError:

@@ -190,8 +190,6 @@ TYPED_FACTORS = frozenset({CODE, RECOVERY})
 class Note(models.TextChoices):
     """What the program notes as the reason where nobody types one: English in the database, in the reader's language on a page."""
 
-    NOT_ME = "This was not me", _("This was not me")
-    TAKEN_BACK = "address taken back", _("Address taken back")
     MAILED_LINK = "mailed link", _("By a mailed link")
     NEW_PASSWORD = "new password by a one-time link", _("By a new password, set behind a link")
 
@@ -237,6 +235,7 @@ class Session(models.Model):
         BY_PERSON = "by_person", _("Ended by the person")
         BY_ADMIN = "by_admin", _("Ended by an admin")
         BY_OPERATOR = "by_operator", _("Ended by an operator")
+        BY_MAIL = "by_mail", _("Ended by a mailed link")
         PASSWORD = "password", _("The password was changed")
         FACTORS = "factors", _("The second factor was changed")
         POLICY = "policy", _("A second factor is asked for now")

@@ -53,7 +53,7 @@ def not_me(link: Link, *, request: HttpRequest) -> User:
             if not links.take(link):
                 raise sessions.StaleProof
             tree = Session.objects.filter(pk=link.data["session"], user=user)
-            sessions.end(tree, by=user, reason=Session.Reason.BY_PERSON, note=Note.NOT_ME, request=request)
+            sessions.end(tree, by=user, reason=Session.Reason.BY_MAIL, request=request)
             known.revoke(user, link.data["device"], request=request)
             sessions.withdraw_password(user)
             addresses.put_back(user, link, request=request)

@@ -298,6 +298,7 @@ _LEADS: dict[str, Any] = {
     Session.Reason.BY_ADMIN: lazy("An administrator ended this session. It was in force at once, in every app."),
     Session.Reason.BY_OPERATOR: lazy("An operator of this portal ended this session. It was in force at once, everywhere."),
     Session.Reason.BY_PERSON: lazy("You ended this session from your list of sessions."),
+    Session.Reason.BY_MAIL: lazy("A link that was mailed to the owner of the account ended this session."),
     Session.Reason.PASSWORD: lazy("The password of this account was changed, which ends every other session."),
     Session.Reason.FACTORS: lazy("The second factor of this account was changed, which ends every other session."),
     Session.Reason.POLICY: lazy("A second factor is asked for here now, and this session was opened without one."),
