@@ -34,7 +34,8 @@ from tenants.models import JoinRequest, Membership, Tenant
 @signed_in
 def home(request: PortalRequest) -> HttpResponse:
     """My places. Who belongs to one tenant only goes straight on to it, unless he asks for the list (?places)."""
-    invited = invitations.open_for(User.objects.get(pk=request.user.pk))
+    person = User.objects.get(pk=request.user.pk)
+    invited = invitations.open_for(person)
     only = only_tenant(request.user)
     if only is not None and not invited and "places" not in request.GET:
         return redirect(only.home_url)
@@ -65,6 +66,7 @@ def home(request: PortalRequest) -> HttpResponse:
         "here": "places",
         "greeting": greeting(request.user, timezone.localtime()),
         "places": places,
+        "unproven": "" if person.email_verified_at else person.email,
         "closed": closed,
         "invited": invited,
         "waiting": list(JoinRequest.objects.filter(user=request.user).select_related("tenant").order_by("tenant__name")),
