@@ -184,7 +184,7 @@ SAID: dict[Result, Any] = {
     Result.MEMBER: lazy("Belongs to this place already."),
     Result.MALFORMED: lazy("This is no complete address. Correct it below and send it again."),
     Result.ABOVE: lazy("An owner has invited this address with a higher role. Only an owner changes that."),
-    Result.CLOSED: lazy("This place takes nobody in at present. An owner can change that."),
+    Result.CLOSED: lazy("This place takes nobody in at present. An operator can change that."),
 }
 
 
@@ -201,7 +201,9 @@ def invite(request: ConsoleRequest) -> HttpResponse:
         lines = [invitations.invite(request.console_tenant, each, role, by=by) for each in form.cleaned_data["addresses"]]
         sent = sum(line.result in {Result.SENT, Result.AGAIN} for line in lines)
         context["lines"] = [{"address": line.address[:254], "text": SAID[line.result], "is_good": line.is_good} for line in lines]
-        context["sum"] = ngettext("%(n)d invitation sent", "%(n)d invitations sent", sent) % {"n": sent}
+        context["sum"] = (
+            ngettext("%(n)d invitation sent", "%(n)d invitations sent", sent) % {"n": sent} if sent else _("No invitation was sent")
+        )
         wrong = "\n".join(line.address for line in lines if line.result is Result.MALFORMED)
         form = InviteForm(roles, initial={"role": role, "addresses": wrong})
     return render(request, "console/people/invite.html", {**context, "form": form})
