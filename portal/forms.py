@@ -221,6 +221,7 @@ class ProfileForm(forms.ModelForm):  # type: ignore[type-arg]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("auto_id", "%s")
         super().__init__(*args, **kwargs)
+        self.fields["bio"].label = _("A few words about you")
         self.fields["birth_date"].help_text = _("Only you see it.")
 
     def clean_birth_date(self) -> Any:
@@ -252,13 +253,13 @@ class WaysForm(forms.ModelForm):  # type: ignore[type-arg]
         super().__init__(*args, **kwargs)
         language: forms.ChoiceField = self.fields["language"]  # type: ignore[assignment]
         language.choices = [("", gettext("As the browser asks")), *settings.LANGUAGES]
-        self.fields["time_zone"].help_text = _("Type a part of it, such as a city. Without one, times are in UTC.")
+        self.fields["time_zone"].help_text = _("Type the large city whose clock you use, such as Berlin. Without one, times are in UTC.")
 
     def clean_time_zone(self) -> str:
         typed: str = self.cleaned_data["time_zone"]
         found = zone_named(typed)
         if found is None:
-            raise ValidationError(gettext("There is no time zone of that name. Write it as in the list, such as Europe/Berlin."))
+            raise ValidationError(gettext("There is no time zone of that name. Type a large city near you, such as Berlin."))
         return found
 
 
