@@ -123,6 +123,7 @@ def test_a_mail_speaks_the_persons_language_and_clock(cast: dict[str, User]) -> 
     mails.tell("password_changed", cast["alice"], at=at)
     mails.deliver()
     assert '<html lang="ar" dir="rtl">' in html_part(django_mail.outbox[0])
+    assert 'forgot/" dir="ltr">http' in html_part(django_mail.outbox[0])  # an address runs from left to right
     assert "17:32" in django_mail.outbox[0].body
 
 
