@@ -170,6 +170,7 @@ def ended(rows: Iterable[Session], *, by: User | None, note: str) -> None:
             at=own[user.pk][0].ended_at,
             by=by.get_full_name_with_username() if by else "",
             note=note,
+            reason=own[user.pk][0].end_reason,
             ended=[(tenants[row.tenant_id].name if row.tenant_id else "", device(row.user_agent)) for row in own[user.pk]],
         )
 

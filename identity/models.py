@@ -187,18 +187,6 @@ PASSWORD, CODE, RECOVERY, TRUSTED = "pwd", "otp", "recovery", "trusted"
 TYPED_FACTORS = frozenset({CODE, RECOVERY})
 
 
-class Note(models.TextChoices):
-    """What the program notes as the reason where nobody types one: English in the database, in the reader's language on a page."""
-
-    MAILED_LINK = "mailed link", _("By a mailed link")
-    NEW_PASSWORD = "new password by a one-time link", _("By a new password, set behind a link")
-
-    @classmethod
-    def read(cls, note: str) -> str:
-        """As a page shows it; what a person has typed stays as it is."""
-        return str(dict(cls.choices).get(note, note))
-
-
 class SessionQuerySet(models.QuerySet["Session"]):
     """Questions that are asked of sessions. `alive` is the one definition of a session that is good."""
 

@@ -19,7 +19,7 @@ from identity import invitations, sessions
 from identity.backends import prove
 from identity.devices import device
 from identity.middleware import interrupted
-from identity.models import Note, Session, User
+from identity.models import Session, User
 from portal.access import PortalRequest, portal_row, signed_in
 from portal.forms import PasswordForm
 from portal.greeting import greeting
@@ -190,7 +190,7 @@ def _tree(request: PortalRequest, here: Session) -> list[Knot]:
         assert row.parent_id is not None
         if row.pk not in alive and row.ended_at is None:
             continue
-        text = f"{end_text(row)}: “{Note.read(row.end_note)}”" if row.end_note else end_text(row)
+        text = f"{end_text(row)}: “{row.end_note}”" if row.end_note else end_text(row)
         knots[row.parent_id].branches.append(
             Branch(
                 id=str(row.pk),
@@ -231,7 +231,7 @@ def _lately(request: PortalRequest) -> list[dict[str, Any]]:
         label = device(row.user_agent).label
         by = _("Ended by you") if row.ended_by_id == request.user.pk and row.end_reason == Session.Reason.BY_PERSON else end_text(row)
         text = _("%(place)s in %(device)s: %(why)s") % {"place": place, "device": label, "why": by[:1].lower() + by[1:]}
-        detail = " · ".join(part for part in (f"“{Note.read(row.end_note)}”" if row.end_note else "", row.ip or "") if part)
+        detail = " · ".join(part for part in (f"“{row.end_note}”" if row.end_note else "", row.ip or "") if part)
         found.append({"when": row.ended_at, "text": text, "detail": detail})
     return found
 

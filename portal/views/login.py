@@ -24,7 +24,7 @@ from identity.backends import prove
 from identity.devices import device
 from identity.halfway import HalfWay, leave
 from identity.middleware import SessionRequest
-from identity.models import PASSWORD, RECOVERY, TRUSTED, Note, RecoveryCode, Session, User
+from identity.models import PASSWORD, RECOVERY, TRUSTED, RecoveryCode, Session, User
 from identity.tickets import State
 from portal.access import leaving, portal_next
 from portal.forms import CodeForm, SignInForm
@@ -274,7 +274,7 @@ def reason_page(request: SessionRequest, target: str) -> HttpResponse | None:
             "title": _("You were signed out of %(place)s") % {"place": place},
             "lead": lead,
             "rows": rows,
-            "note": Note.read(over.end_note),
+            "note": over.end_note,
             "elsewhere": elsewhere,
         },
         "again_url": f"{request.path}?again=1&next={quote(target, safe='')}",
