@@ -9,7 +9,7 @@ from django.db import IntegrityError, transaction
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from identity import asked, clock, crypto, events, links, mails, sessions
+from identity import asked, clock, crypto, events, leaving, links, mails, sessions
 from identity.models import Link, Mail, Session, User, fold
 from tenants import hosts
 from tenants.models import Tenant
@@ -184,16 +184,22 @@ def take_back(link: Link, *, request: HttpRequest) -> User:
 def put_back(user: User, link: Link, *, request: HttpRequest) -> None:
     """The address that this link was mailed to is the account's again; nothing where it still is. The caller holds the person.
 
-    Who changed it may have changed it twice: links that lead to addresses from after this one are worthless. IntegrityError
-    where somebody else has proven it meanwhile.
+    Who changed it may have changed it twice, have been warned there, and have asked to delete the account: links that were mailed
+    to addresses from after this one are worthless, and the account stays. The address that has to go is told, since whoever
+    reads the one from before may be the thief. IntegrityError where somebody else has proven the address meanwhile.
     """
     address = str(link.data["email"])
     links.void(user, Link.Purpose.PASSWORD, Link.Purpose.VERIFY)
-    Link.objects.filter(user=user, purpose=Link.Purpose.TAKE_BACK, used_at=None, made_at__gt=link.made_at).update(used_at=clock.now())
+    ways_back = Link.objects.filter(user=user, purpose__in=links.OUTLIVES_A_PASSWORD, used_at=None, made_at__gt=link.made_at)
+    ways_back.exclude(purpose=Link.Purpose.NOT_ME, data__email=address).update(used_at=clock.now())
+    leaving.undo(user, by=user, request=request)
     changed = not user.email_verified_at or fold(user.email) != fold(address)
+    gone = user.email if changed and user.email_verified_at else ""
     if changed or user.new_email:
         user.email, user.new_email, user.email_verified_at = address, "", clock.now()
         user.save(update_fields=["email", "new_email", "email_verified_at"])
+    if gone:  # without when and where: that is nothing for a thief
+        mails.post("email_taken_back", to=gone, user=user)
     if changed:
         events.record("email_taken_back", request=request, actor=user, subject=user)
 

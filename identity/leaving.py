@@ -42,7 +42,7 @@ def ask(user: User, *, by: User | None, request: HttpRequest | None = None, **mo
         refuse_the_last(person)
         person.delete_at = clock.now() + policy.DELETION
         person.save(update_fields=["delete_at"])
-        links.void(person)
+        links.void_all_but_ways_back(person)  # a thief who leaves in the owner's name must not void his ways back
         sessions.end_everywhere(person, by=by, reason=Reason.DELETED, request=request)
         events.record("deletion_asked", request=request, actor=by, subject=person, delete_at=person.delete_at, **more)
         mails.tell("deletion_asked", person, until=person.delete_at, **mails.circumstances(request))

@@ -91,3 +91,8 @@ def void(user: User, *purposes: Link.Purpose) -> None:
     if purposes:
         rows = rows.filter(purpose__in=purposes)
     rows.update(used_at=clock.now())
+
+
+def void_all_but_ways_back(user: User) -> None:
+    """The same, but for the links by which an owner takes the account back from a thief."""
+    void(user, *(purpose for purpose in Link.Purpose if purpose not in OUTLIVES_A_PASSWORD))
