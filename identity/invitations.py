@@ -5,6 +5,7 @@ Events name an invitation by its number: its address is somebody's, and the log 
 
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -165,6 +166,7 @@ class State(StrEnum):
     ACCEPTED = "accepted"
     REVOKED = "revoked"
     EXPIRED = "expired"
+    UNBACKED = "unbacked"  # whoever sent it could not send it today
     SUSPENDED = "suspended"
     CLOSED = "closed"
 
@@ -178,7 +180,28 @@ def state(invitation: Invitation) -> State:
         return State.SUSPENDED
     if invitation.expires_at <= clock.now():
         return State.EXPIRED
+    if not backed([invitation]):
+        return State.UNBACKED
     return State.CLOSED if invitation.tenant.rules.sign_up == "closed" else State.OPEN
+
+
+def backed(rows: Sequence[Invitation]) -> set[int]:
+    """The numbers of those that their inviters could send today: who was demoted, blocked or removed since lets nobody in.
+
+    Asked when it is used, so that no way to lose a role has to think of it. The command line always can.
+    """
+    people = {row.invited_by_id for row in rows}
+    found = Membership.objects.filter(user__in=people, tenant__in={row.tenant_id for row in rows}, blocked_at=None)
+    roles = {(each.tenant_id, each.user_id): each.role for each in found}
+
+    def could(row: Invitation) -> bool:
+        by = row.invited_by
+        if by is None or by.is_superuser:
+            return by is None or by.is_active
+        role = roles.get((row.tenant_id, by.pk))
+        return by.is_active and role is not None and Actor(by, role).may_touch(row.role)
+
+    return {row.pk for row in rows if could(row)}
 
 
 def seen(request: HttpRequest, token: str) -> Invitation | None:

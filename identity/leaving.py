@@ -112,6 +112,10 @@ def carry_out(user: User, *, by: User | None = None, now: bool = False, **more: 
             before = {"role": membership.role}
             events.record("member_left", tenant=membership.tenant, actor=by, subject=person, before=before, after=None, **more)
         Invitation.objects.filter(accepted_by=person).delete()
+        for each in Invitation.objects.filter(invited_by=person, accepted_at=None, revoked_at=None).select_related("tenant").order_by("pk"):
+            # With nobody behind it, it would look like one of the command line's, which always counts.
+            Invitation.objects.filter(pk=each.pk).update(revoked_at=clock.now())
+            events.record("invitation_revoked", tenant=each.tenant, actor=by, invitation=each.pk, role=each.role, **more)
         if person.email_key:
             Invitation.objects.filter(email_key=person.email_key).delete()
         events.record("account_deleted", actor=by, subject=person, **more)

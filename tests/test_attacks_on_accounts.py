@@ -1,13 +1,19 @@
 """Attacks on mails and on the life of an account that worked once. Each has its promise here."""
 
 from collections.abc import Callable
+from io import StringIO
 
 import pytest
 from django.core import mail
+from django.core.management import call_command
+from django.utils import timezone
 
+from identity import leaving, members
 from identity.models import Event, User
+from tenants.models import Invitation, Tenant
 from tests.post import delivered, link_in
 from tests.test_addresses import moved, to
+from tests.test_invitations import a_moment_later, invite, role_of
 from tests.visitor import Visitor, portal_url
 
 Open = Callable[..., Visitor]
@@ -71,3 +77,68 @@ def test_the_address_that_has_to_go_is_told_and_learns_nothing_of_who_did_it(cas
     assert "203.0.113.9" not in str(told.message())
     assert "/link/" not in str(told.message())
     assert mail.outbox[-1].to == ["dave@acme.example"]
+
+
+# --- Invitations --------------------------------------------------------------------------------------------------------
+
+
+def demote(person: User, tenant: Tenant) -> None:
+    members.change_role(tenant, person, "member")
+
+
+def operate_no_more(person: User, tenant: Tenant) -> None:
+    """Neither by a membership nor as an operator."""
+    User.objects.filter(pk=person.pk).update(is_superuser=False)
+
+
+@pytest.mark.asvs("8.3.2")
+@pytest.mark.parametrize(
+    ("who", "lose"),
+    [
+        ("bob", demote),
+        ("bob", lambda person, tenant: members.block(tenant, person)),
+        ("bob", lambda person, tenant: members.remove(tenant, person)),
+        ("bob", lambda person, tenant: call_command("user", "deactivate", person.username, stdout=StringIO())),
+        ("bob", lambda person, tenant: leaving.carry_out(person, now=True)),
+        ("erin", operate_no_more),
+    ],
+)
+def test_who_may_not_invite_any_more_has_nobody_let_in(
+    cast: dict[str, User], acme: Tenant, visitor: Open, who: str, lose: Callable[[User, Tenant], object]
+) -> None:
+    link = invite(acme, "mallory@nowhere.example", "admin", by=cast[who])
+    own = invite(acme, "frank@new.example", "admin", by=cast["olivia"])
+    User.objects.filter(username="mallory").update(email_verified_at=timezone.now(), email_key="mallory@nowhere.example")
+    lose(cast[who], acme)
+    mallory = visitor("mallory")
+    assert mallory.post(link, {"accept": ""}).status_code == 410
+    assert mallory.get(portal_url("/?places=1")).content.count(b"Accept") == 0
+    assert mallory.post(portal_url("/invitation/accept"), {"id": str(Invitation.objects.earliest("pk").pk)}).status_code == 404
+    assert (role_of("mallory"), Invitation.objects.filter(accepted_at__isnull=False).count()) == ("", 0)
+    assert visitor().get(own).status_code == 200
+
+
+def test_an_owner_who_became_an_admin_has_no_owner_let_in_but_members(cast: dict[str, User], acme: Tenant, visitor: Open) -> None:
+    members.change_role(acme, cast["bob"], "owner")
+    high = invite(acme, "one@new.example", "owner", by=cast["bob"])
+    low = invite(acme, "two@new.example", "member", by=cast["bob"])
+    members.change_role(acme, cast["bob"], "admin")
+    page = visitor().get(high)
+    assert page.status_code == 410
+    assert "Ask somebody else there for a new one" in page.content.decode()
+    assert visitor().get(low).status_code == 200
+
+
+def test_the_list_says_which_invitations_do_not_count_and_another_admin_sends_them_anew(
+    cast: dict[str, User], acme: Tenant, visitor: Open
+) -> None:
+    link = invite(acme, "frank@new.example", by=cast["bob"])
+    members.remove(acme, cast["bob"])
+    olivia = visitor("olivia")
+    people = portal_url("/console/acme/people/")
+    assert ">Ended<" in olivia.get(f"{people}?state=invited").content.decode()
+    a_moment_later(acme)
+    olivia.post(f"{people}act", {"resend": str(Invitation.objects.get().pk)})
+    assert ">Ended<" not in olivia.get(f"{people}?state=invited").content.decode()
+    assert visitor().get(link_in(delivered()[-1], "invitation")).status_code == 200
+    assert visitor().get(link).status_code == 404

@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy as lazy
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from identity import events, invitations, members
+from identity import clock, events, invitations, members
 from identity.invitations import Result
 from identity.models import Event, Session, TotpDevice, User, fold
 from portal.access import ConsoleRequest, actor_of, console
@@ -49,7 +49,7 @@ class Row:
     role: str
     since: datetime
     until: datetime | None = None
-    is_over: bool = False  # an invitation whose time is up
+    is_over: bool = False  # an invitation whose time is up, or whose inviter may not invite any more
     has_factor: bool = False
     seen: datetime | None = None
     is_live: bool = False
@@ -113,7 +113,7 @@ def _rows(request: ConsoleRequest, state: str, found: list[Any]) -> list[Row]:
     if state == "members":
         return _members(request, found)
     if state == "invited":
-        by = actor_of(request)
+        by, backed = actor_of(request), invitations.backed(found)
         return [
             Row(
                 id=str(each.pk),
@@ -122,7 +122,7 @@ def _rows(request: ConsoleRequest, state: str, found: list[Any]) -> list[Row]:
                 role=each.get_role_display(),
                 since=each.sent_at,
                 until=each.expires_at,
-                is_over=invitations.state(each) is invitations.State.EXPIRED,
+                is_over=each.expires_at <= clock.now() or each.pk not in backed,
                 may_manage=by.may_touch(each.role),
             )
             for each in found
