@@ -120,6 +120,8 @@ def carry_out(user: User, *, by: User | None = None, now: bool = False, **more: 
             Invitation.objects.filter(email_key=person.email_key).delete()
         events.record("account_deleted", actor=by, subject=person, **more)
         Mail.objects.filter(user=person).delete()
+        if person.email_verified_at:  # such as the invitation that the account began with
+            Mail.objects.filter(user=None, to__iexact=person.email).delete()
         mails.tell("account_deleted", person, **mails.circumstances(None))
         Mail.objects.filter(user=person).update(user=None)  # the farewell stays when the account goes
         person.delete()

@@ -202,6 +202,9 @@ def deliver(limit: int = BATCH) -> int:
         mail = _claim()
         if mail is None:
             break
+        if mail.tries > len(AGAIN) + 1:  # the last try has noted nothing
+            _give_up(mail, "its worker died each time", "worker died")
+            continue
         try:
             _send(mail)
         except crypto.Undecipherable:
