@@ -16,6 +16,7 @@ from tenants.models import Tenant
 
 ASKED = "address"  # the kind of a row that waits for the worker
 MOST, WITHIN = 5, timedelta(hours=1)  # mails to one address that somebody says is his
+MOST_OF_MAILBOX = 20  # the same for all addresses that differ behind a plus sign: they are one person's mail
 MOST_OF_ONE = 10  # the same for one account: nobody writes to a list of strangers through us
 PAUSE = timedelta(seconds=30)  # between two of them for one account: a double click is one mail
 _looks_right = EmailValidator(_("That is no e-mail address. It looks like name@example.com."))
@@ -28,10 +29,13 @@ class Taken(Exception):
 def checked(text: str) -> str:
     """An address as it is stored and mailed to: the domain as DNS knows it. Raises ValidationError.
 
-    The part before the @ is ASCII: a letter that only looks like another one would be another mailbox, and compare equal.
+    The part before the @ is ASCII: a letter that only looks like another one would be another mailbox, and compare equal. It is
+    not in quotes, in which another address could stand.
     """
     _looks_right(text)
     local, _at, domain = text.strip().rpartition("@")
+    if '"' in local:
+        raise ValidationError(_looks_right.message, code="invalid")
     if not local.isascii():
         raise ValidationError(_("Before the @ an address has letters from a to z, digits and signs only."), code="invalid")
     try:
@@ -74,8 +78,10 @@ def _answer(row: Mail, said: dict[str, Any]) -> bool:
     user = sessions.hold_person(row.user)
     if not user.is_active or address != (user.new_email or user.email) or (address == user.email and user.email_verified_at):
         return False  # he has thought better of it meanwhile
-    key = f"prove:{crypto.digest(fold(address))[:40]}"
-    if Mail.objects.filter(coalesce=key, created_at__gt=now - WITHIN).count() >= MOST:
+    mailbox = f"prove:{_mailbox(address)}:"
+    key = f"{mailbox}{crypto.digest(fold(address))[:40]}"
+    lately = Mail.objects.filter(created_at__gt=now - WITHIN)
+    if lately.filter(coalesce=key).count() >= MOST or lately.filter(coalesce__startswith=mailbox).count() >= MOST_OF_MAILBOX:
         return False
     links.void(user, Link.Purpose.VERIFY)
     link = links.make(Link.Purpose.VERIFY, user, email=address, next=said["next"])
@@ -86,6 +92,11 @@ def _answer(row: Mail, said: dict[str, Any]) -> bool:
     else:
         mails.post("verify", to=address, user=user, link=link, new=address, **told)
     return True
+
+
+def _mailbox(address: str) -> str:
+    local, _at, domain = fold(address).rpartition("@")
+    return crypto.digest(f"{local.partition('+')[0]}@{domain}")[:40]
 
 
 def ask_to_change(user: User, address: str, *, request: HttpRequest) -> bool:

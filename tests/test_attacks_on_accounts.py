@@ -1,19 +1,27 @@
 """Attacks on mails and on the life of an account that worked once. Each has its promise here."""
 
+import logging
+import secrets
 from collections.abc import Callable
 from io import StringIO
 
 import pytest
 from django.core import mail
+from django.core.exceptions import ValidationError
 from django.core.management import call_command
+from django.db import transaction
+from django.test import RequestFactory
 from django.utils import timezone
 
-from identity import leaving, members
-from identity.models import Event, User
+from identity import addresses, invitations, leaving, mails, members
+from identity.members import Actor
+from identity.models import Event, Mail, User
+from portal.logs import JsonFormatter, PlainFormatter
 from tenants.models import Invitation, Tenant
 from tests.post import delivered, link_in
 from tests.test_addresses import moved, to
 from tests.test_invitations import a_moment_later, invite, role_of
+from tests.test_mails import later, note
 from tests.visitor import Visitor, portal_url
 
 Open = Callable[..., Visitor]
@@ -142,3 +150,89 @@ def test_the_list_says_which_invitations_do_not_count_and_another_admin_sends_th
     assert ">Ended<" not in olivia.get(f"{people}?state=invited").content.decode()
     assert visitor().get(link_in(delivered()[-1], "invitation")).status_code == 200
     assert visitor().get(link).status_code == 404
+
+
+# --- Floods -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asvs("2.4.1")
+def test_no_tenant_floods_an_address_with_invitations(cast: dict[str, User], acme: Tenant) -> None:
+    """Neither by changing the role to and fro nor by taking back what was sent."""
+    for n in range(12):
+        line = invitations.invite(acme, "Victim@x.example", ["member", "admin"][n % 2], by=Actor(cast["bob"]))
+        assert line.is_good
+        if n % 3 == 2:
+            Invitation.objects.filter(accepted_at=None).update(revoked_at=timezone.now())
+    assert [each.to for each in delivered()] == [["Victim@x.example"]] * invitations.MOST
+    assert invitations.invite(acme, "other@x.example", "member").result is invitations.Result.SENT
+
+
+@pytest.mark.asvs("2.4.1")
+def test_plus_signs_make_no_flood_of_one_mailbox(cast: dict[str, User]) -> None:
+    request = RequestFactory().post("/signup/")
+    for n in range(25):
+        person = User.objects.create_user(f"flood{n}", f"victim+{n}@x.example")
+        with transaction.atomic():
+            addresses.ask_to_prove(person, person.email, request=request)
+    assert len(delivered()) == addresses.MOST_OF_MAILBOX < 25
+
+
+@pytest.mark.parametrize("address", ['"a\\ b"@x.example', '"<x>,y"@x.example', '"victim@a.example"@evil.example', '"\x01"@x.example'])
+def test_an_address_in_quotes_is_none(cast: dict[str, User], acme: Tenant, address: str) -> None:
+    """It could read like another one in a list, and holds what a header stumbles over; nobody has such a one."""
+    with pytest.raises(ValidationError):
+        addresses.checked(address)
+    assert invitations.invite(acme, address, "member").result is invitations.Result.MALFORMED
+
+
+@pytest.mark.parametrize("address", ["root@[127.0.0.1]", "root@[::1]"])
+def test_nobody_is_invited_at_a_bare_machine(cast: dict[str, User], acme: Tenant, address: str) -> None:
+    assert invitations.invite(acme, address, "member").result is invitations.Result.MALFORMED
+
+
+# --- The queue ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_mail_that_kills_its_worker_each_time_is_given_up(cast: dict[str, User], monkeypatch: pytest.MonkeyPatch) -> None:
+    note(cast["alice"])
+    with monkeypatch.context() as broken:
+        broken.setattr(mails, "_send", lambda mail: (_ for _ in ()).throw(KeyboardInterrupt))
+        for _try in range(len(mails.AGAIN) + 1):
+            with pytest.raises(KeyboardInterrupt):
+                mails.deliver()
+            later(seconds=mails.TAKEN.total_seconds() + 1)
+        assert mails.deliver() == 0
+    row = Mail.objects.get()
+    assert (row.failed_at is not None, row.due_at, row.tries) == (True, None, len(mails.AGAIN) + 2)
+    assert Event.objects.filter(kind="mail_failed", subject=cast["alice"]).exists()
+    assert mails.retry(mails.failed()) == 1
+    assert mails.deliver() == 1
+
+
+@pytest.mark.asvs("16.2.5")
+@pytest.mark.parametrize("kind", ["json", "plain"])
+def test_no_log_line_has_a_token_from_an_address_in_it(kind: str) -> None:
+    """Django logs the path of a request that fails, and the link in it is good still."""
+    token = secrets.token_urlsafe(32)
+    record = logging.makeLogRecord({"msg": "Internal Server Error: %s", "args": (f"/password/reset/{token}/",), "levelno": logging.ERROR})
+    line = (JsonFormatter() if kind == "json" else PlainFormatter()).format(record)
+    assert "Internal Server Error: /password/reset/…/" in line
+    assert token not in line
+
+
+# --- After the end ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asvs("14.2.4")
+def test_mails_from_before_the_account_go_with_it_too(cast: dict[str, User], acme: Tenant, visitor: Open) -> None:
+    link = invite(acme, "Frank@new.example")
+    visitor().post(link, {"username": "frank", "password": "three little words"})
+    leaving.carry_out(User.objects.get(username="frank"), now=True)
+    assert list(Mail.objects.values_list("kind", "to")) == [("account_deleted", "Frank@new.example")]
+
+
+def test_who_says_that_an_address_is_his_takes_no_mail_of_its_owner_along(cast: dict[str, User], acme: Tenant) -> None:
+    squatter = User.objects.create_user("squatter", "victim@x.example")
+    invitations.invite(acme, "victim@x.example", "member")
+    leaving.carry_out(squatter, now=True)
+    assert [each.to for each in delivered()] == [["victim@x.example"]]
