@@ -2,7 +2,9 @@
 
 import logging
 import secrets
+import uuid
 from collections.abc import Callable
+from functools import partial
 from io import StringIO
 
 import pytest
@@ -13,15 +15,17 @@ from django.db import transaction
 from django.test import RequestFactory
 from django.utils import timezone
 
-from identity import addresses, invitations, leaving, mails, members
+from identity import addresses, invitations, leaving, links, mails, members
 from identity.members import Actor
-from identity.models import Event, Mail, User
+from identity.models import Bucket, Event, Link, Mail, User
 from portal.logs import JsonFormatter, PlainFormatter
 from tenants.models import Invitation, Tenant
+from tests.conftest import people
 from tests.post import delivered, link_in
-from tests.test_addresses import moved, to
+from tests.test_addresses import at_once, moved, to
 from tests.test_invitations import a_moment_later, invite, role_of
 from tests.test_mails import later, note
+from tests.test_signup import words
 from tests.visitor import Visitor, portal_url
 
 Open = Callable[..., Visitor]
@@ -143,13 +147,46 @@ def test_the_list_says_which_invitations_do_not_count_and_another_admin_sends_th
     link = invite(acme, "frank@new.example", by=cast["bob"])
     members.remove(acme, cast["bob"])
     olivia = visitor("olivia")
-    people = portal_url("/console/acme/people/")
-    assert ">Ended<" in olivia.get(f"{people}?state=invited").content.decode()
+    here = portal_url("/console/acme/people/")
+    assert ">Ended<" in olivia.get(f"{here}?state=invited").content.decode()
     a_moment_later(acme)
-    olivia.post(f"{people}act", {"resend": str(Invitation.objects.get().pk)})
-    assert ">Ended<" not in olivia.get(f"{people}?state=invited").content.decode()
+    olivia.post(f"{here}act", {"resend": str(Invitation.objects.get().pk)})
+    assert ">Ended<" not in olivia.get(f"{here}?state=invited").content.decode()
     assert visitor().get(link_in(delivered()[-1], "invitation")).status_code == 200
     assert visitor().get(link).status_code == 404
+
+
+@pytest.mark.asvs("15.4.2")
+@pytest.mark.django_db(transaction=True)
+def test_an_address_that_is_proven_while_somebody_signs_up_with_it_is_one_accounts_and_no_name_is_blamed() -> None:
+    people()
+    acme = Tenant.objects.get(slug="acme")
+    for n in range(8):
+        address = f"shared{n}@x.example"
+        rival = User.objects.create_user(f"one{n}", address)
+        invited, proof = invite(acme, address), links.make(Link.Purpose.VERIFY, rival, email=address, next="")
+        pages: list[str] = []
+        form = {"username": f"two{n}", "password": "three little words"}
+        at_once(
+            lambda invited=invited, form=form, pages=pages: pages.append(words(Visitor().post(invited, form, follow=False))),
+            partial(Visitor().post, proof),
+        )
+        assert User.objects.filter(email_key=address).count() == 1
+        assert len(pages) == 1
+        assert "That name is already in use" not in pages[0]
+
+
+@pytest.mark.asvs("6.3.8")
+def test_a_scanner_that_opens_old_mails_guesses_nothing(cast: dict[str, User], visitor: Open) -> None:
+    browser = visitor()
+    for purpose in (Link.Purpose.UNLOCK, Link.Purpose.NOT_ME, Link.Purpose.PASSWORD):
+        link = links.make(purpose, cast["dave"], session=str(uuid.uuid4()), device=1, email="dave@acme.example")
+        Link.objects.update(used_at=timezone.now())
+        assert browser.get(link).status_code == 404
+        browser.head(link)
+    assert not Bucket.objects.exclude(failed=0).exists()
+    browser.get(portal_url(f"/link/unlock/{'x' * 43}/"))
+    assert Bucket.objects.get(kind=Bucket.Kind.ADDRESS).failed == 1
 
 
 # --- Floods -------------------------------------------------------------------------------------------------------------

@@ -64,7 +64,9 @@ def _sign_up(request: SessionRequest, invitation: Invitation) -> HttpResponse:
             if not invitations.sign_up(invitation, user, request=request):
                 return redirect(request.path)
         except IntegrityError:
-            form.add_error("username", _("That name is already in use. Choose another."))
+            has_account = User.objects.filter(email_key=invitation.email_key).exists()  # proven in this very moment
+            if not has_account:
+                form.add_error("username", _("That name is already in use. Choose another."))
         else:
             complete(request, user, methods=[PASSWORD], remember=False, since=clock.now())
             return _into(invitation.tenant)

@@ -15,7 +15,7 @@ VERBS = ("send", "list", "revoke")
 SAID = {
     Result.SENT: "invited",
     Result.AGAIN: "invited again; the link from before is worthless",
-    Result.JUST_NOW: "invited a moment ago; nothing more was sent",
+    Result.JUST_NOW: "invited a moment ago, or many times in the last hour; nothing more was sent",
     Result.MEMBER: "belongs to it already",
     Result.MALFORMED: "is no complete address",
 }

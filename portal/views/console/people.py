@@ -180,7 +180,7 @@ def _reached_at(person: User) -> str:
 SAID: dict[Result, Any] = {
     Result.SENT: lazy("The invitation is on its way."),
     Result.AGAIN: lazy("Invited again: the newest mail counts, the link from before is worthless."),
-    Result.JUST_NOW: lazy("Invited a moment ago; nothing more was sent."),
+    Result.JUST_NOW: lazy("Invited a moment ago, or many times in the last hour; nothing more was sent."),
     Result.MEMBER: lazy("Belongs to this place already."),
     Result.MALFORMED: lazy("This is no complete address. Correct it below and send it again."),
     Result.ABOVE: lazy("An owner has invited this address with a higher role. Only an owner changes that."),
