@@ -167,10 +167,11 @@ def test_an_address_that_is_proven_while_somebody_signs_up_with_it_is_one_accoun
         invited, proof = invite(acme, address), links.make(Link.Purpose.VERIFY, rival, email=address, next="")
         pages: list[str] = []
         form = {"username": f"two{n}", "password": "three little words"}
-        at_once(
-            lambda invited=invited, form=form, pages=pages: pages.append(words(Visitor().post(invited, form, follow=False))),
-            partial(Visitor().post, proof),
-        )
+
+        def sign_up(invited: str = invited, form: dict[str, str] = form, pages: list[str] = pages) -> None:
+            pages.append(words(Visitor().post(invited, form, follow=False)))
+
+        at_once(sign_up, partial(Visitor().post, proof))
         assert User.objects.filter(email_key=address).count() == 1
         assert len(pages) == 1
         assert "That name is already in use" not in pages[0]
