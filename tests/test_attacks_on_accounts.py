@@ -1,5 +1,6 @@
 """Attacks on mails and on the life of an account that worked once. Each has its promise here."""
 
+import json
 import logging
 import secrets
 import uuid
@@ -149,6 +150,9 @@ def test_the_list_says_which_invitations_do_not_count_and_another_admin_sends_th
     olivia = visitor("olivia")
     here = portal_url("/console/acme/people/")
     assert ">Ended<" in olivia.get(f"{here}?state=invited").content.decode()
+    listed = StringIO()
+    call_command("invite", "list", "acme", "--json", stdout=listed)
+    assert [each["open"] for each in json.loads(listed.getvalue())["invitations"]] == [False]
     a_moment_later(acme)
     olivia.post(f"{here}act", {"resend": str(Invitation.objects.get().pk)})
     assert ">Ended<" not in olivia.get(f"{here}?state=invited").content.decode()

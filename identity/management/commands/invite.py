@@ -59,7 +59,8 @@ class Command(VerbCommand):
     @staticmethod
     def _list(slug: str) -> Answer:
         tenant = tenant_named(slug)
-        rows = Invitation.objects.filter(tenant=tenant, accepted_at=None, revoked_at=None).select_related("invited_by")
+        rows = list(Invitation.objects.filter(tenant=tenant, accepted_at=None, revoked_at=None).select_related("invited_by"))
+        backed = invitations.backed(rows)
         listed = [
             {
                 "address": each.email,
@@ -67,7 +68,7 @@ class Command(VerbCommand):
                 "invited_by": each.invited_by.username if each.invited_by else None,
                 "sent_at": each.sent_at,
                 "expires_at": each.expires_at,
-                "open": each.expires_at > clock.now(),
+                "open": each.expires_at > clock.now() and each.pk in backed,
             }
             for each in rows
         ]
