@@ -4,6 +4,7 @@ import contextlib
 import secrets
 import unicodedata
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, tzinfo
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -202,6 +203,17 @@ class SessionQuerySet(models.QuerySet["Session"]):
             authenticated_at__gte=models.F("tenant__valid_from"),
             parent__ended_at=None,
             user__memberships__tenant_id=pk,
+            user__memberships__blocked_at=None,
+        )
+
+    def alive_in(self, tenants: "Iterable[Tenant]") -> "SessionQuerySet":
+        """Branches of several tenants, as `alive_at` of each."""
+        return self._alive().filter(
+            tenant__in=tenants,
+            tenant__status=Tenant.Status.ACTIVE,
+            authenticated_at__gte=models.F("tenant__valid_from"),
+            parent__ended_at=None,
+            user__memberships__tenant_id=models.F("tenant_id"),
             user__memberships__blocked_at=None,
         )
 
@@ -526,4 +538,5 @@ class Event(models.Model):
     @property
     def reference(self) -> str:
         """What a person names to the support: “acme-48213”."""
-        return f"{self.tenant.slug if self.tenant else 'portal'}-{self.pk}"
+        place = f"#{self.tenant_id}" if self.tenant_id else "portal"  # a tenant that was deleted has no name any more
+        return f"{self.tenant.slug if self.tenant else place}-{self.pk}"
