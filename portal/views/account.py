@@ -164,7 +164,7 @@ class Knot:
 @signed_in
 def sessions_page(request: PortalRequest) -> HttpResponse:
     here = portal_row(request)
-    knots = _tree(request, here)
+    knots = tree_of(request.user, here)
     brands = {branch.tenant.pk: branch.tenant for knot in knots for branch in knot.branches}
     context = {
         "here": "sessions",
@@ -176,8 +176,9 @@ def sessions_page(request: PortalRequest) -> HttpResponse:
     return render(request, "account/sessions.html", context)
 
 
-def _tree(request: PortalRequest, here: Session) -> list[Knot]:
-    rows = list(Session.objects.alive_at_portal().filter(user=request.user).order_by("-last_seen_at"))
+def tree_of(person: User, here: Session) -> list[Knot]:
+    """Where somebody is signed in, with what is open there and what ended in the last hour; first the browser that asks."""
+    rows = list(Session.objects.alive_at_portal().filter(user=person).order_by("-last_seen_at"))
     rows.sort(key=lambda row: row.pk != here.pk)
     knots = {row.pk: _knot(row, here) for row in rows}
     hour_ago = timezone.now() - timedelta(hours=1)
