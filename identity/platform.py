@@ -151,8 +151,7 @@ def _sweep(tenant: Tenant) -> bool:
     """Delete a batch of each kind of row, and the tenant when that was all. True: it is gone."""
     sessions.end_tenant(tenant, by=None, reason=sessions.Reason.SUSPENDED)  # where a suspension broke off
     batches: list[models.QuerySet[Any]] = [
-        model.objects.filter(tenant=tenant)  # type: ignore[attr-defined]
-        for model in (Ticket, Session, Mail, MassEnd, Invitation, JoinRequest, Membership)
+        model.objects.filter(tenant=tenant) for model in (Ticket, Session, Mail, MassEnd, Invitation, JoinRequest, Membership)
     ]
     if any([_delete_some(rows) == sessions.BATCH for rows in batches]):  # noqa: C419  # a batch of each
         return False

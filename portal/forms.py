@@ -440,15 +440,19 @@ class EndForm(PlainForm):
 
 
 class ReasonForm(PlainForm):
-    """Why an operator does something. It stays in the log."""
+    """Why an operator does something. told: whoever is signed out by it reads this, too."""
 
     reason = forms.CharField(
         label=_("Reason"),
         max_length=200,
         widget=forms.TextInput(attrs={"class": "input", "autocomplete": "off"}),
         error_messages={"required": _("Say why: it stays in the log.")},
-        help_text=_("It stays in the log, with your name."),
     )
+
+    def __init__(self, *args: Any, told: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        told_text = gettext("Whoever is signed out reads this, and it stays in the log.")
+        self.fields["reason"].help_text = told_text if told else gettext("It stays in the log, with your name.")
 
 
 class DeleteTenantForm(ReasonForm):
@@ -463,7 +467,7 @@ class DeleteTenantForm(ReasonForm):
 
     def __init__(self, tenant: Tenant, *args: Any, **kwargs: Any) -> None:
         self.tenant = tenant
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, told=False, **kwargs)
         self.fields["confirm"].help_text = gettext("To make sure that you mean it, type “%(slug)s”.") % {"slug": tenant.slug}
 
     def clean_confirm(self) -> str:
@@ -512,7 +516,7 @@ class NewTenantForm(PlainForm):
     def explain(self, wrong: ValidationError) -> None:
         """What the tenant's own checks found, next to the field that it is about."""
         for name, errors in wrong.error_dict.items():
-            self.add_error(name if name in self.fields else "slug", errors)  # type: ignore[arg-type]
+            self.add_error(name if name in self.fields else "slug", errors)
 
 
 class InvitedForm(forms.ModelForm):  # type: ignore[type-arg]

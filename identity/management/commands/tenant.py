@@ -288,15 +288,20 @@ class Command(VerbCommand):
 
     def delete(self, *, slug: str, reason: str, **_: Any) -> Answer:
         tenant = tenant_named(slug)
-        before = {"slug": tenant.slug, "status": tenant.status, **platform.contents(tenant)}
+        contents = platform.contents(tenant)
         try:
             platform.delete(tenant, reason=clean(reason, 200))
         except platform.NotSuspended:
             raise CommandError(f"{tenant.name} is active. First: manage.py tenant suspend {slug} --reason TEXT") from None
         while Tenant.objects.filter(pk=tenant.pk).exists():
             platform.carry_on()
-        lines = [f"{tenant.name} is deleted, with {count(before['members'], 'membership')} and {count(before['sessions'], 'session')}."]
-        return change(*lines, "The accounts of its people stay, and so does the log.", before=before)
+        lines = [f"{tenant.name} is deleted, with {count(contents['members'], 'membership')} and {count(contents['sessions'], 'session')}."]
+        return change(
+            *lines,
+            "The accounts of its people stay, and so does the log.",
+            before={"slug": slug, "status": tenant.status, **contents},
+            after=None,
+        )
 
     # --- Hosts ------------------------------------------------------------------------------------------------------
 

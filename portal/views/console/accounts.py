@@ -192,7 +192,7 @@ def _deactivate(request: PortalRequest, person: User) -> HttpResponse:
 
 
 def _activate(request: PortalRequest, person: User) -> HttpResponse:
-    form = ReasonForm(request.POST if "reason" in request.POST else None)
+    form = ReasonForm(request.POST if "reason" in request.POST else None, told=False)
     if not form.is_valid():
         return _ask(
             request,

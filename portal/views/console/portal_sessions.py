@@ -163,5 +163,5 @@ def _confirm(request: PortalRequest, live: list[Session], form: ReasonForm, back
         "keep": ngettext("Keep it", "Keep them", n),
         "do": ngettext("End session", "End %(n)d sessions", n) % {"n": n},
     }
-    hidden = {"ids": [str(row.pk) for row in live], "q": request.POST.get("q", "")[:100]}
+    hidden: dict[str, Any] = {"ids": [str(row.pk) for row in live], "q": request.POST.get("q", "")[:100]}
     return ask.answer(request, "sessions", ask.Question(**words), form, back=back, **hidden)

@@ -258,15 +258,18 @@ def _delete(request: PortalRequest, place: Tenant) -> HttpResponse:
 def _what_goes(place: Tenant) -> list[str]:
     n = platform.contents(place)
     kept = Event.objects.filter(tenant=place).count()
-    lines = [
-        ngettext("%(n)d membership goes", "%(n)d memberships go", n["members"]) % {"n": n["members"]},
-        ngettext("%(n)d session goes, ended ones too", "%(n)d sessions go, ended ones too", n["sessions"]) % {"n": n["sessions"]},
-        ngettext("%(n)d invitation goes", "%(n)d invitations go", n["invitations"]) % {"n": n["invitations"]},
-        ngettext("%(n)d group goes", "%(n)d groups go", n["groups"]) % {"n": n["groups"]},
-        ngettext("%(n)d app goes", "%(n)d apps go", n["apps"]) % {"n": n["apps"]},
-        _("the host %(hosts)s is free again") % {"hosts": ", ".join([place.hostname, *place.hosts.values_list("name", flat=True)])},
+    lines = {
+        "members": ngettext("%(n)d membership goes", "%(n)d memberships go", n["members"]),
+        "sessions": ngettext("%(n)d session goes, ended ones too", "%(n)d sessions go, ended ones too", n["sessions"]),
+        "invitations": ngettext("%(n)d invitation goes", "%(n)d invitations go", n["invitations"]),
+        "groups": ngettext("%(n)d group goes", "%(n)d groups go", n["groups"]),
+        "apps": ngettext("%(n)d app goes", "%(n)d apps go", n["apps"]),
+    }
+    return [
+        *[text % {"n": n[name]} for name, text in lines.items() if n[name]],
+        *[_("%(host)s is free again") % {"host": host} for host in [place.hostname, *place.hosts.values_list("name", flat=True)]],
+        ngettext("%(n)d event stays in the log", "%(n)d events stay in the log", kept) % {"n": kept},
     ]
-    return [*lines, ngettext("%(n)d event stays in the log", "%(n)d events stay in the log", kept) % {"n": kept}]
 
 
 VERBS = {"suspend": _suspend, "resume": _resume, "delete": _delete}
