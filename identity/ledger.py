@@ -458,6 +458,16 @@ def _within(text: str) -> list[Bucket]:
     return [row for row in rows if ipaddress.ip_address(row.network.partition("/")[0]) in asked]
 
 
+# The paths on which an answer is one person's, as their events say it.
+_OF_A_PERSON = [f"{what}_failed" for what in ("sign_in", "code", "step_up", "password_change", "enrolment")]
+
+
+def failures_of(tenant: Tenant, since: datetime) -> QuerySet[Event]:
+    """The events of wrong answers for the members of one tenant, for who counts them; where they came from is no tenant's to know."""
+    members = Membership.objects.filter(tenant=tenant).values("user")
+    return Event.objects.filter(tenant=None, kind__in=_OF_A_PERSON, at__gte=since, subject__in=members)
+
+
 def failures(since: timedelta) -> QuerySet[Event]:
     """The events of wrong answers, so long ago at the most: what an alarm counts, and where they came from."""
     return Event.objects.filter(kind__endswith="_failed", at__gt=clock.now() - since)

@@ -14,6 +14,7 @@ from django.test import RequestFactory
 from django.utils import timezone
 
 from identity import panic, sessions, tickets
+from identity.management import probe
 from identity.members import COMMAND_LINE, Actor
 from identity.models import Event, Session, User
 from tenants.models import Membership, Tenant
@@ -351,6 +352,13 @@ def test_the_command_line_freezes_and_lifts(acme: Tenant, capsys: pytest.Capture
     assert "Acme is open again" in capsys.readouterr().out
     assert kinds(acme) == ["tenant_frozen", "tenant_unfrozen"]
     assert Event.objects.get(kind="tenant_frozen").data["source"] == "command line"
+
+
+def test_the_isolation_check_goes_on_around_a_frozen_place(acme: Tenant) -> None:
+    panic.freeze(acme, by=COMMAND_LINE, note=WHY)
+    name = probe.new_name()
+    assert [cookie.place for cookie in probe.open_everywhere(name)] == ["globex", "portal"]
+    assert Session.objects.filter(tenant=acme).count() == 0
 
 
 # --- Races --------------------------------------------------------------------------------------------------------------

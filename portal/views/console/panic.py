@@ -82,7 +82,10 @@ def _switches(request: ConsoleRequest) -> dict[str, Switch]:
         )
         goes_on = ngettext("%(n)d session that is open goes on.", "%(n)d sessions of %(people)d people that are open go on.", live.sessions)
         ends, goes_on = ends % counted, goes_on % counted
-    own = _("Your own session in this browser stays, unless you say otherwise.")
+    own = _("Of them your own in this browser stays, unless you say otherwise.")
+    back = _("Everybody may sign in again at once, with a fresh proof. To prevent that, freeze sign-ins before.")
+    if tenant.frozen_at:
+        back = _("Nobody comes back before the freeze is lifted.")
     without = _("Everybody here has a second factor.")
     if people.without:
         without = _("%(without)d of %(members)d people have no second factor yet and set one up on the way in.") % {
@@ -91,7 +94,7 @@ def _switches(request: ConsoleRequest) -> dict[str, Switch]:
         }
     mine = _("You have no second factor: your own session ends too, and this console opens again once you have set one up.")
     if factors.has_factor(request.user):
-        mine = _("Your own session in this browser stays: you type your second factor before.")
+        mine = _("Your own in this browser stays: you type your second factor before.")
     return {
         FREEZE: Switch(
             FREEZE,
@@ -112,7 +115,7 @@ def _switches(request: ConsoleRequest) -> dict[str, Switch]:
             "cross",
             _("End every session"),
             _("End every session at %(tenant)s?") % place,
-            [ends, own, _("Everybody may sign in again at once, with a fresh proof. To prevent that, freeze sign-ins before.")],
+            [ends, own, back],
             _("End every session"),
             _("Keep them"),
         ),
