@@ -31,7 +31,7 @@ from typing import Any
 
 from axes.handlers.base import AxesHandler
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Exists, OuterRef, QuerySet
 from django.http import HttpRequest
 from django.utils.crypto import salted_hmac
 
@@ -459,13 +459,14 @@ def _within(text: str) -> list[Bucket]:
 
 
 # The paths on which an answer is one person's, as their events say it.
-_OF_A_PERSON = [f"{what}_failed" for what in ("sign_in", "code", "step_up", "password_change", "enrolment")]
+WRONG_ANSWERS = [f"{what}_failed" for what in ("sign_in", "code", "step_up", "password_change", "enrolment")]
 
 
 def failures_of(tenant: Tenant, since: datetime) -> QuerySet[Event]:
     """The events of wrong answers for the members of one tenant, for who counts them; where they came from is no tenant's to know."""
-    members = Membership.objects.filter(tenant=tenant).values("user")
-    return Event.objects.filter(tenant=None, kind__in=_OF_A_PERSON, at__gte=since, subject__in=members)
+    # "Exists", because SQLite would look for the events of each member instead of the few of these kinds.
+    a_member = Exists(Membership.objects.filter(tenant=tenant, user=OuterRef("subject")))
+    return Event.objects.filter(a_member, tenant=None, kind__in=WRONG_ANSWERS, at__gte=since)
 
 
 def failures(since: timedelta) -> QuerySet[Event]:

@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from identity import events, figures, ledger, sessions
 from identity.models import Bucket, Event, Session, User
+from portal.views import activity
 from tenants.models import Membership, Tenant
 from tests.phone import enrol, said
 from tests.visitor import Visitor, portal_url
@@ -86,6 +87,12 @@ def test_who_is_locked_out_is_counted_once_and_addresses_are_not(cast: dict[str,
         )
     assert figures.locked_out(acme) == 1
     assert len({each.bucket.user for each in ledger.locked(("person", "factor", "device"), tenant_id=acme.pk)}) == 1
+
+
+def test_every_path_on_which_a_person_answers_wrongly_is_counted() -> None:
+    """Of all kinds of wrong answers (each has words for its person) those of links and mails belong to nobody."""
+    known = {kind for kind in activity.WORDS if kind.endswith("_failed")}
+    assert known - {"invitation_failed", "mail_failed"} == set(ledger.WRONG_ANSWERS)
 
 
 def test_every_figure_leads_to_the_list_behind_it(acme: Tenant, visitor: Open) -> None:

@@ -88,7 +88,7 @@ def _switches(request: ConsoleRequest) -> dict[str, Switch]:
         back = _("Nobody comes back before the freeze is lifted.")
     without = _("Everybody here has a second factor.")
     if people.without:
-        without = _("%(without)d of %(members)d people have no second factor yet and set one up on the way in.") % {
+        without = _("%(without)d of %(members)d people have no second factor yet: whoever has the password sets one up on the way in.") % {
             "without": people.without,
             "members": people.members,
         }
