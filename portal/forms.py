@@ -505,7 +505,10 @@ class NewTenantForm(PlainForm):
         }
 
     def clean_slug(self) -> str:
-        return str(self.cleaned_data["slug"]).lower()
+        slug: str = self.cleaned_data["slug"].lower()
+        if Tenant.objects.filter(slug=slug).exists():
+            raise ValidationError(gettext("There is a tenant with that slug already. Choose another."))
+        return slug
 
     def clean_owner(self) -> str:
         address: str = self.cleaned_data["owner"].strip()

@@ -113,15 +113,15 @@ def end(request: PortalRequest) -> HttpResponse:
     note = clean(form.cleaned_data["reason"], 200)
     done = sessions.end(which, by=request.user, reason=Session.Reason.BY_OPERATOR, note=note, request=request)
     took = round((time.perf_counter() - started) * 1000)
-    trees = sum(row.tenant_id is None for row in done)
-    text = ngettext("%(n)d session is over, with everything it had open.", "%(n)d sessions are over, with everything they had open.", trees)
-    text %= {"n": trees}
+    trees = [row.pk for row in done if row.tenant_id is None]
+    text = ngettext(
+        "%(n)d session is over, with everything it had open.", "%(n)d sessions are over, with everything they had open.", len(trees)
+    )
+    text %= {"n": len(trees)}
     if not request.htmx:
         messages.success(request, text)
         return see_other(back)
-    event = (
-        Event.objects.filter(session__in=[row.pk for row in done], kind="session_ended").select_related("tenant").order_by("-pk").first()
-    )
+    event = Event.objects.filter(session__in=trees, kind="session_ended").select_related("tenant").order_by("-pk").first()
     committed = done[0].ended_at if done else None
     proof = Proof(text, committed or timezone.now(), took, event.reference if event else "")
     return _swap(request, named, proof)
