@@ -219,14 +219,21 @@ class SessionQuerySet(models.QuerySet["Session"]):
             user__memberships__blocked_at=None,
         )
 
+    def standing_at(self, tenant: "Tenant | int") -> "SessionQuerySet":
+        """The same branches, asked of their own columns and the tenant's stamp alone: for lists and exact counts of very many.
+
+        What ends a session marks its row in the same transaction (`identity.sessions.end`); only the tenant's stamp comes before
+        the rows. So no join says more, but it costs ten times as much. A cookie is never judged by this.
+        """
+        pk = tenant if isinstance(tenant, int) else tenant.pk
+        stamp = Tenant.objects.filter(pk=pk, status=Tenant.Status.ACTIVE).values("valid_from")
+        return self._unended().filter(tenant_id=pk, authenticated_at__gte=models.Subquery(stamp))
+
     def _alive(self) -> "SessionQuerySet":
-        return self.filter(
-            ended_at=None,
-            idle_expires_at__gt=Now(),
-            expires_at__gt=Now(),
-            user__is_active=True,
-            authenticated_at__gte=models.F("user__valid_from"),
-        )
+        return self._unended().filter(user__is_active=True, authenticated_at__gte=models.F("user__valid_from"))
+
+    def _unended(self) -> "SessionQuerySet":
+        return self.filter(ended_at=None, idle_expires_at__gt=Now(), expires_at__gt=Now())
 
 
 class Session(models.Model):
@@ -255,7 +262,7 @@ class Session(models.Model):
     previous_digest = models.CharField(max_length=64, null=True)
     previous_until = models.DateTimeField(null=True)
     tenant = models.ForeignKey(Tenant, null=True, on_delete=models.CASCADE, related_name="sessions")
-    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="sessions")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, db_index=False, related_name="sessions")
     parent = models.ForeignKey("self", null=True, on_delete=models.CASCADE, related_name="branches")
     session_data = models.TextField(blank=True, default="")
     created_at = models.DateTimeField()
@@ -288,9 +295,14 @@ class Session(models.Model):
             )
         ]
         indexes = [
-            models.Index(fields=["tenant", "-last_seen_at", "-id"], name="live_by_seen", condition=models.Q(ended_at=None)),
+            models.Index(  # with what else `standing_at` asks, so that a count looks at nothing but the index
+                fields=["tenant", "-last_seen_at", "-id", "idle_expires_at", "expires_at", "authenticated_at"],
+                name="live_by_seen",
+                condition=models.Q(ended_at=None),
+            ),
             models.Index(fields=["tenant", "-created_at", "-id"], name="live_by_start", condition=models.Q(ended_at=None)),
-            models.Index(fields=["user", "tenant"], name="live_of_user", condition=models.Q(ended_at=None)),
+            models.Index(fields=["tenant", "ip"], name="live_by_address", condition=models.Q(ended_at=None)),
+            models.Index(fields=["user", "tenant"], name="sessions_of_user"),
             models.Index(fields=["previous_digest"], name="by_previous", condition=models.Q(previous_digest__isnull=False)),
             models.Index(fields=["tenant", "-ended_at"], name="ended_lately", condition=models.Q(ended_at__isnull=False)),
         ]
