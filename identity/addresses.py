@@ -9,13 +9,14 @@ from django.db import IntegrityError, transaction
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from identity import asked, clock, crypto, events, links, mails, sessions
-from identity.models import Link, Mail, Note, Session, User, fold
+from identity import asked, clock, crypto, events, leaving, links, mails, sessions
+from identity.models import Link, Mail, Session, User, fold
 from tenants import hosts
 from tenants.models import Tenant
 
 ASKED = "address"  # the kind of a row that waits for the worker
 MOST, WITHIN = 5, timedelta(hours=1)  # mails to one address that somebody says is his
+MOST_OF_MAILBOX = 20  # the same for all addresses that differ behind a plus sign: they are one person's mail
 MOST_OF_ONE = 10  # the same for one account: nobody writes to a list of strangers through us
 PAUSE = timedelta(seconds=30)  # between two of them for one account: a double click is one mail
 _looks_right = EmailValidator(_("That is no e-mail address. It looks like name@example.com."))
@@ -28,10 +29,13 @@ class Taken(Exception):
 def checked(text: str) -> str:
     """An address as it is stored and mailed to: the domain as DNS knows it. Raises ValidationError.
 
-    The part before the @ is ASCII: a letter that only looks like another one would be another mailbox, and compare equal.
+    The part before the @ is ASCII: a letter that only looks like another one would be another mailbox, and compare equal. It is
+    not in quotes, in which another address could stand.
     """
     _looks_right(text)
     local, _at, domain = text.strip().rpartition("@")
+    if '"' in local:
+        raise ValidationError(_looks_right.message, code="invalid")
     if not local.isascii():
         raise ValidationError(_("Before the @ an address has letters from a to z, digits and signs only."), code="invalid")
     try:
@@ -74,8 +78,10 @@ def _answer(row: Mail, said: dict[str, Any]) -> bool:
     user = sessions.hold_person(row.user)
     if not user.is_active or address != (user.new_email or user.email) or (address == user.email and user.email_verified_at):
         return False  # he has thought better of it meanwhile
-    key = f"prove:{crypto.digest(fold(address))[:40]}"
-    if Mail.objects.filter(coalesce=key, created_at__gt=now - WITHIN).count() >= MOST:
+    mailbox = f"prove:{_mailbox(address)}:"
+    key = f"{mailbox}{crypto.digest(fold(address))[:40]}"
+    lately = Mail.objects.filter(created_at__gt=now - WITHIN)
+    if lately.filter(coalesce=key).count() >= MOST or lately.filter(coalesce__startswith=mailbox).count() >= MOST_OF_MAILBOX:
         return False
     links.void(user, Link.Purpose.VERIFY)
     link = links.make(Link.Purpose.VERIFY, user, email=address, next=said["next"])
@@ -86,6 +92,11 @@ def _answer(row: Mail, said: dict[str, Any]) -> bool:
     else:
         mails.post("verify", to=address, user=user, link=link, new=address, **told)
     return True
+
+
+def _mailbox(address: str) -> str:
+    local, _at, domain = fold(address).rpartition("@")
+    return crypto.digest(f"{local.partition('+')[0]}@{domain}")[:40]
 
 
 def ask_to_change(user: User, address: str, *, request: HttpRequest) -> bool:
@@ -173,7 +184,7 @@ def take_back(link: Link, *, request: HttpRequest) -> User:
             if not links.take(link):
                 raise sessions.StaleProof
             put_back(user, link, request=request)
-            sessions.end_everywhere(user, by=user, reason=Session.Reason.BY_PERSON, note=Note.TAKEN_BACK, request=request)
+            sessions.end_everywhere(user, by=user, reason=Session.Reason.BY_MAIL, request=request)
             sessions.withdraw_password(user)  # whoever changed the address knew it
             mail_reset(user)
     except IntegrityError:
@@ -184,16 +195,22 @@ def take_back(link: Link, *, request: HttpRequest) -> User:
 def put_back(user: User, link: Link, *, request: HttpRequest) -> None:
     """The address that this link was mailed to is the account's again; nothing where it still is. The caller holds the person.
 
-    Who changed it may have changed it twice: links that lead to addresses from after this one are worthless. IntegrityError
-    where somebody else has proven it meanwhile.
+    Who changed it may have changed it twice, have been warned there, and have asked to delete the account: links that were mailed
+    to addresses from after this one are worthless, and the account stays. The address that has to go is told, since whoever
+    reads the one from before may be the thief. IntegrityError where somebody else has proven the address meanwhile.
     """
     address = str(link.data["email"])
     links.void(user, Link.Purpose.PASSWORD, Link.Purpose.VERIFY)
-    Link.objects.filter(user=user, purpose=Link.Purpose.TAKE_BACK, used_at=None, made_at__gt=link.made_at).update(used_at=clock.now())
+    ways_back = Link.objects.filter(user=user, purpose__in=links.OUTLIVES_A_PASSWORD, used_at=None, made_at__gt=link.made_at)
+    ways_back.exclude(purpose=Link.Purpose.NOT_ME, data__email=address).update(used_at=clock.now())
+    leaving.undo(user, by=user, request=request)
     changed = not user.email_verified_at or fold(user.email) != fold(address)
+    gone = user.email if changed and user.email_verified_at else ""
     if changed or user.new_email:
         user.email, user.new_email, user.email_verified_at = address, "", clock.now()
         user.save(update_fields=["email", "new_email", "email_verified_at"])
+    if gone:  # without when and where: that is nothing for a thief
+        mails.post("email_taken_back", to=gone, user=user)
     if changed:
         events.record("email_taken_back", request=request, actor=user, subject=user)
 

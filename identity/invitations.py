@@ -5,6 +5,7 @@ Events name an invitation by its number: its address is somebody's, and the log 
 
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -12,23 +13,22 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.validators import EmailValidator
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import translation
 
-from identity import clock, crypto, events, flight, ledger, mails, members, sessions
+from identity import addresses, clock, crypto, events, flight, ledger, mails, members, sessions
 from identity.members import Actor
-from identity.models import User, fold
+from identity.models import Mail, User, fold
 from tenants import policy
 from tenants.models import Invitation, JoinRequest, Membership, Tenant
 from tenants.text import is_plain
 
 AT_ONCE = 100  # addresses in one list
 PAUSE = timedelta(minutes=1)  # before an invitation is sent anew: a double click is one mail
+MOST, WITHIN = 5, timedelta(hours=1)  # mails of one tenant to one address, whatever is taken back or changed in between
 TELL = timedelta(minutes=10)  # between two mails that somebody waits, to one admin
-_is_address = EmailValidator()
 
 
 # --- Inviting -----------------------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ class Result(StrEnum):
 
     SENT = "sent"
     AGAIN = "again"  # it was invited before: a new link, and the one from before is worthless
-    JUST_NOW = "just_now"  # it was invited a moment ago: nothing was sent
+    JUST_NOW = "just_now"  # it was invited a moment ago, or many times in the last hour: nothing was sent
     MEMBER = "member"
     MALFORMED = "malformed"
     ABOVE = "above"  # invited by an owner, as more than the asker may invite
@@ -75,10 +75,8 @@ def is_address(text: str) -> bool:
     """Could an account have this address? Domains in any script are fine; what a mail header could stumble over is not."""
     if not is_plain(text) or any(char.isspace() for char in text) or len(text) > 254 or len(fold(text)) > 300:
         return False
-    if not text.rpartition("@")[0].isascii():  # such as a Kelvin sign for a k: another mailbox, whose address would compare equal
-        return False
     try:
-        _is_address(text)
+        addresses.checked(text)
     except ValidationError:
         return False
     return True
@@ -99,12 +97,22 @@ def invite(tenant: Tenant, address: str, role: str, *, by: Actor = members.COMMA
         found = _open(tenant).filter(email_key=fold(address)).first()
         if found and not by.may_touch(found.role):
             return Line(address, Result.ABOVE, found)
-        if found and found.role == role and clock.now() - found.sent_at < PAUSE:
+        if _too_soon(tenant, address, role, found):
             return Line(address, Result.JUST_NOW, found)
         invitation = found or Invitation(tenant=tenant, email=address, email_key=fold(address), created_at=clock.now())
         invitation.role = role
         _send(invitation, by, again=found is not None)
     return Line(address, Result.AGAIN if found else Result.SENT, invitation)
+
+
+def _too_soon(tenant: Tenant, address: str, role: str, found: Invitation | None) -> bool:
+    if found and found.role == role and clock.now() - found.sent_at < PAUSE:
+        return True
+    return Mail.objects.filter(coalesce=_key(tenant, address), created_at__gt=clock.now() - WITHIN).count() >= MOST
+
+
+def _key(tenant: Tenant, address: str) -> str:
+    return f"invited:{tenant.pk}:{crypto.digest(fold(address))[:40]}"
 
 
 def resend(invitation: Invitation, *, by: Actor = members.COMMAND_LINE) -> Line | None:
@@ -127,6 +135,7 @@ def _send(invitation: Invitation, by: Actor, *, again: bool) -> None:
         user=User.objects.filter(email_key=invitation.email_key, is_active=True).first(),
         language=translation.get_language() or "",  # the inviter's, where nobody knows which the invited person speaks
         tenant=invitation.tenant,
+        coalesce=_key(invitation.tenant, invitation.email),
         link=f"{settings.PORTAL_URL}/invitation/{token}/",
         by=by.user,
         role_name=Membership.Role(invitation.role).label,
@@ -165,6 +174,7 @@ class State(StrEnum):
     ACCEPTED = "accepted"
     REVOKED = "revoked"
     EXPIRED = "expired"
+    UNBACKED = "unbacked"  # whoever sent it could not send it today
     SUSPENDED = "suspended"
     CLOSED = "closed"
 
@@ -178,7 +188,28 @@ def state(invitation: Invitation) -> State:
         return State.SUSPENDED
     if invitation.expires_at <= clock.now():
         return State.EXPIRED
+    if not backed([invitation]):
+        return State.UNBACKED
     return State.CLOSED if invitation.tenant.rules.sign_up == "closed" else State.OPEN
+
+
+def backed(rows: Sequence[Invitation]) -> set[int]:
+    """The numbers of those that their inviters could send today: who was demoted, blocked or removed since lets nobody in.
+
+    Asked when it is used, so that no way to lose a role has to think of it. The command line always can.
+    """
+    people = {row.invited_by_id for row in rows}
+    found = Membership.objects.filter(user__in=people, tenant__in={row.tenant_id for row in rows}, blocked_at=None)
+    roles = {(each.tenant_id, each.user_id): each.role for each in found}
+
+    def could(row: Invitation) -> bool:
+        by = row.invited_by
+        if by is None or by.is_superuser:
+            return by is None or by.is_active
+        role = roles.get((row.tenant_id, by.pk))
+        return by.is_active and role is not None and Actor(by, role).may_touch(row.role)
+
+    return {row.pk for row in rows if could(row)}
 
 
 def seen(request: HttpRequest, token: str) -> Invitation | None:

@@ -42,7 +42,7 @@ def ask(user: User, *, by: User | None, request: HttpRequest | None = None, **mo
         refuse_the_last(person)
         person.delete_at = clock.now() + policy.DELETION
         person.save(update_fields=["delete_at"])
-        links.void(person)
+        links.void_all_but_ways_back(person)  # a thief who leaves in the owner's name must not void his ways back
         sessions.end_everywhere(person, by=by, reason=Reason.DELETED, request=request)
         events.record("deletion_asked", request=request, actor=by, subject=person, delete_at=person.delete_at, **more)
         mails.tell("deletion_asked", person, until=person.delete_at, **mails.circumstances(request))
@@ -112,10 +112,16 @@ def carry_out(user: User, *, by: User | None = None, now: bool = False, **more: 
             before = {"role": membership.role}
             events.record("member_left", tenant=membership.tenant, actor=by, subject=person, before=before, after=None, **more)
         Invitation.objects.filter(accepted_by=person).delete()
+        for each in Invitation.objects.filter(invited_by=person, accepted_at=None, revoked_at=None).select_related("tenant").order_by("pk"):
+            # With nobody behind it, it would look like one of the command line's, which always counts.
+            Invitation.objects.filter(pk=each.pk).update(revoked_at=clock.now())
+            events.record("invitation_revoked", tenant=each.tenant, actor=by, invitation=each.pk, role=each.role, **more)
         if person.email_key:
             Invitation.objects.filter(email_key=person.email_key).delete()
         events.record("account_deleted", actor=by, subject=person, **more)
         Mail.objects.filter(user=person).delete()
+        if person.email_verified_at:  # such as the invitation that the account began with
+            Mail.objects.filter(user=None, to__iexact=person.email).delete()
         mails.tell("account_deleted", person, **mails.circumstances(None))
         Mail.objects.filter(user=person).update(user=None)  # the farewell stays when the account goes
         person.delete()

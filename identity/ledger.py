@@ -22,7 +22,7 @@ import ipaddress
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -31,7 +31,7 @@ from typing import Any
 
 from axes.handlers.base import AxesHandler
 from django.db import IntegrityError, connection, transaction
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 from django.utils.crypto import salted_hmac
 
@@ -39,7 +39,7 @@ from identity import clock, events, known
 from identity.flight import in_flight
 from identity.models import Bucket, Event, KnownDevice, User, fold
 from tenants import policy
-from tenants.models import Membership
+from tenants.models import Membership, Tenant
 
 Kind = Bucket.Kind
 WAIT = 3.0  # seconds that an attempt waits for others in flight, counted from the last one that landed
@@ -420,6 +420,14 @@ def locked(
     if tenant_id is not None:
         rows = rows.filter(user__memberships__tenant_id=tenant_id)
     return [Lockout(row) for row in rows.order_by("-locked_at", "-pk")[:limit]]
+
+
+def locked_members(tenants: Iterable[Tenant]) -> dict[int, int]:
+    """How many members of each of these tenants are locked out now, by the tenant's id."""
+    locks = {"user__buckets__locked_at__isnull": False, "user__buckets__locked_until__gt": clock.now()}
+    kinds = (Kind.PERSON, Kind.DEVICE, Kind.FACTOR)
+    held = Membership.objects.filter(tenant__in=tenants, user__buckets__kind__in=kinds, **locks).order_by()
+    return dict(held.values_list("tenant").annotate(Count("user", distinct=True)))
 
 
 def explain(name_or_address: str) -> list[Lockout]:

@@ -170,6 +170,7 @@ def ended(rows: Iterable[Session], *, by: User | None, note: str) -> None:
             at=own[user.pk][0].ended_at,
             by=by.get_full_name_with_username() if by else "",
             note=note,
+            reason=own[user.pk][0].end_reason,
             ended=[(tenants[row.tenant_id].name if row.tenant_id else "", device(row.user_agent)) for row in own[user.pk]],
         )
 
@@ -201,6 +202,9 @@ def deliver(limit: int = BATCH) -> int:
         mail = _claim()
         if mail is None:
             break
+        if mail.tries > len(AGAIN) + 1:  # the last try has noted nothing
+            _give_up(mail, "its worker died each time", "worker died")
+            continue
         try:
             _send(mail)
         except crypto.Undecipherable:

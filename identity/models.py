@@ -4,6 +4,7 @@ import contextlib
 import secrets
 import unicodedata
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, tzinfo
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -187,20 +188,6 @@ PASSWORD, CODE, RECOVERY, TRUSTED = "pwd", "otp", "recovery", "trusted"
 TYPED_FACTORS = frozenset({CODE, RECOVERY})
 
 
-class Note(models.TextChoices):
-    """What the program notes as the reason where nobody types one: English in the database, in the reader's language on a page."""
-
-    NOT_ME = "This was not me", _("This was not me")
-    TAKEN_BACK = "address taken back", _("Address taken back")
-    MAILED_LINK = "mailed link", _("By a mailed link")
-    NEW_PASSWORD = "new password by a one-time link", _("By a new password, set behind a link")
-
-    @classmethod
-    def read(cls, note: str) -> str:
-        """As a page shows it; what a person has typed stays as it is."""
-        return str(dict(cls.choices).get(note, note))
-
-
 class SessionQuerySet(models.QuerySet["Session"]):
     """Questions that are asked of sessions. `alive` is the one definition of a session that is good."""
 
@@ -229,6 +216,17 @@ class SessionQuerySet(models.QuerySet["Session"]):
         stamp = Tenant.objects.filter(pk=pk, status=Tenant.Status.ACTIVE).values("valid_from")
         return self._unended().filter(tenant_id=pk, authenticated_at__gte=models.Subquery(stamp))
 
+    def alive_in(self, tenants: "Iterable[Tenant]") -> "SessionQuerySet":
+        """Branches of several tenants, as `alive_at` of each."""
+        return self._alive().filter(
+            tenant__in=tenants,
+            tenant__status=Tenant.Status.ACTIVE,
+            authenticated_at__gte=models.F("tenant__valid_from"),
+            parent__ended_at=None,
+            user__memberships__tenant_id=models.F("tenant_id"),
+            user__memberships__blocked_at=None,
+        )
+
     def _alive(self) -> "SessionQuerySet":
         return self._unended().filter(user__is_active=True, authenticated_at__gte=models.F("user__valid_from"))
 
@@ -244,6 +242,7 @@ class Session(models.Model):
         BY_PERSON = "by_person", _("Ended by the person")
         BY_ADMIN = "by_admin", _("Ended by an admin")
         BY_OPERATOR = "by_operator", _("Ended by an operator")
+        BY_MAIL = "by_mail", _("Ended by a mailed link")
         PASSWORD = "password", _("The password was changed")
         FACTORS = "factors", _("The second factor was changed")
         POLICY = "policy", _("A second factor is asked for now")
@@ -551,4 +550,5 @@ class Event(models.Model):
     @property
     def reference(self) -> str:
         """What a person names to the support: “acme-48213”."""
-        return f"{self.tenant.slug if self.tenant else 'portal'}-{self.pk}"
+        place = f"#{self.tenant_id}" if self.tenant_id else "portal"  # a tenant that was deleted has no name any more
+        return f"{self.tenant.slug if self.tenant else place}-{self.pk}"

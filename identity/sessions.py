@@ -28,7 +28,7 @@ from tenants.models import BEGINNING, Invitation, Membership, Tenant
 Reason = Session.Reason
 # An end for one of these reasons closes the door silently; after any other, coming back takes a fresh proof.
 _OWN_DOING = {Reason.SIGNED_OUT, Reason.IDLE, Reason.EXPIRED, Reason.PROBE}
-_BY_OTHERS = {Reason.BY_ADMIN, Reason.BY_OPERATOR}
+_BY_OTHERS = {Reason.BY_ADMIN, Reason.BY_OPERATOR, Reason.BLOCKED, Reason.REMOVED}
 BATCH = 5_000
 
 

@@ -13,7 +13,7 @@ from django.http import HttpRequest
 
 from identity import addresses, clock, crypto, events, known, ledger, links, mails, sessions
 from identity.devices import device as device_of_agent
-from identity.models import Bucket, KnownDevice, Link, Mail, Note, Session, User
+from identity.models import Bucket, KnownDevice, Link, Mail, Session, User
 from tenants.models import Tenant
 
 HOUR, TEN_MINUTES = timedelta(hours=1), timedelta(minutes=10)
@@ -53,7 +53,7 @@ def not_me(link: Link, *, request: HttpRequest) -> User:
             if not links.take(link):
                 raise sessions.StaleProof
             tree = Session.objects.filter(pk=link.data["session"], user=user)
-            sessions.end(tree, by=user, reason=Session.Reason.BY_PERSON, note=Note.NOT_ME, request=request)
+            sessions.end(tree, by=user, reason=Session.Reason.BY_MAIL, request=request)
             known.revoke(user, link.data["device"], request=request)
             sessions.withdraw_password(user)
             addresses.put_back(user, link, request=request)
@@ -108,5 +108,5 @@ def unlock(link: Link, *, request: HttpRequest) -> User:
     with transaction.atomic():
         if not links.take(link):
             raise sessions.StaleProof
-        ledger.release_person(link.user, by=link.user, reason=Note.MAILED_LINK, request=request)
+        ledger.release_person(link.user, by=link.user, reason="mailed link", request=request)
     return link.user

@@ -18,7 +18,7 @@ from identity import passwords
 from identity.addresses import checked
 from identity.backends import LONGEST_PASSWORD
 from identity.factors import Checked, has_factor
-from identity.invitations import AT_ONCE, addresses_in
+from identity.invitations import AT_ONCE, addresses_in, is_address
 from identity.models import User, fold
 from tenants.models import Tenant
 
@@ -221,6 +221,7 @@ class ProfileForm(forms.ModelForm):  # type: ignore[type-arg]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("auto_id", "%s")
         super().__init__(*args, **kwargs)
+        self.fields["bio"].label = _("A few words about you")
         self.fields["birth_date"].help_text = _("Only you see it.")
 
     def clean_birth_date(self) -> Any:
@@ -252,13 +253,13 @@ class WaysForm(forms.ModelForm):  # type: ignore[type-arg]
         super().__init__(*args, **kwargs)
         language: forms.ChoiceField = self.fields["language"]  # type: ignore[assignment]
         language.choices = [("", gettext("As the browser asks")), *settings.LANGUAGES]
-        self.fields["time_zone"].help_text = _("Type a part of it, such as a city. Without one, times are in UTC.")
+        self.fields["time_zone"].help_text = _("Type the large city whose clock you use, such as Berlin. Without one, times are in UTC.")
 
     def clean_time_zone(self) -> str:
         typed: str = self.cleaned_data["time_zone"]
         found = zone_named(typed)
         if found is None:
-            raise ValidationError(gettext("There is no time zone of that name. Write it as in the list, such as Europe/Berlin."))
+            raise ValidationError(gettext("There is no time zone of that name. Type a large city near you, such as Berlin."))
         return found
 
 
@@ -436,6 +437,86 @@ class ResetFactorsForm(PlainForm):
 
 class EndForm(PlainForm):
     reason = forms.CharField(label=_("Reason"), max_length=200)
+
+
+class ReasonForm(PlainForm):
+    """Why an operator does something. told: whoever is signed out by it reads this, too."""
+
+    reason = forms.CharField(
+        label=_("Reason"),
+        max_length=200,
+        widget=forms.TextInput(attrs={"class": "input", "autocomplete": "off"}),
+        error_messages={"required": _("Say why: it stays in the log.")},
+    )
+
+    def __init__(self, *args: Any, told: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        told_text = gettext("Whoever is signed out reads this, and it stays in the log.")
+        self.fields["reason"].help_text = told_text if told else gettext("It stays in the log, with your name.")
+
+
+class DeleteTenantForm(ReasonForm):
+    """To delete a tenant one types its slug."""
+
+    field_order = ("confirm", "reason")
+    confirm = forms.CharField(
+        label=_("Its slug"),
+        max_length=63,
+        widget=forms.TextInput(attrs={"class": "input", "autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}),
+    )
+
+    def __init__(self, tenant: Tenant, *args: Any, **kwargs: Any) -> None:
+        self.tenant = tenant
+        super().__init__(*args, told=False, **kwargs)
+        self.fields["confirm"].help_text = gettext("To make sure that you mean it, type “%(slug)s”.") % {"slug": tenant.slug}
+
+    def clean_confirm(self) -> str:
+        typed: str = self.cleaned_data["confirm"]
+        if typed != self.tenant.slug:
+            raise ValidationError(gettext("That is not its slug. Type “%(slug)s” to go on.") % {"slug": self.tenant.slug})
+        return typed
+
+
+class NewTenantForm(PlainForm):
+    """A tenant, and who is to run it."""
+
+    name = forms.CharField(
+        label=_("Name"),
+        max_length=80,
+        widget=forms.TextInput(attrs={"class": "input", "autocomplete": "off"}),
+        help_text=_("What people read. It can be changed later."),
+    )
+    slug = forms.CharField(
+        label=_("Slug"),
+        max_length=63,
+        widget=forms.TextInput(attrs={"class": "input", "autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}),
+    )
+    owner = forms.CharField(
+        label=_("E-mail of its owner"),
+        max_length=254,
+        widget=forms.EmailInput(attrs={"class": "input", "autocomplete": "off"}),
+        help_text=_("Gets an invitation that is good for 7 days, and runs the place from then on."),
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["slug"].help_text = gettext("Its label in %(host)s, for good: lower-case letters, digits and hyphens.") % {
+            "host": f"….{settings.TENANT_DOMAIN}"
+        }
+
+    def clean_slug(self) -> str:
+        return str(self.cleaned_data["slug"]).lower()
+
+    def clean_owner(self) -> str:
+        address: str = self.cleaned_data["owner"].strip()
+        if not is_address(address):
+            raise ValidationError(gettext("Write the address as name@example.com."))
+        return address
+
+    def explain(self, wrong: ValidationError) -> None:
+        """What the tenant's own checks found, next to the field that it is about."""
+        for name, errors in wrong.error_dict.items():
+            self.add_error(name if name in self.fields else "slug", errors)
 
 
 class InvitedForm(forms.ModelForm):  # type: ignore[type-arg]

@@ -1,13 +1,24 @@
-"""Log lines: one JSON object or one plain line each, with the request id, and no control characters (ASVS 16.4.1)."""
+"""Log lines: one JSON object or one plain line each, with the request id.
+
+No control characters (ASVS 16.4.1), and no one-time token: Django logs the path of a request that fails (ASVS 16.2.5).
+"""
 
 import json
 import logging
+import re
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
 from tenants.text import clean
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
+
+
+_TOKEN = re.compile(r"(?<=/)[A-Za-z0-9_-]{43}(?=/)")
+
+
+def _message(record: logging.LogRecord) -> str:
+    return clean(_TOKEN.sub("…", record.getMessage()), 2000)
 
 
 class RequestFilter(logging.Filter):
@@ -24,7 +35,7 @@ class JsonFormatter(logging.Formatter):
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": clean(record.getMessage(), 2000),
+            "message": _message(record),
             "request_id": getattr(record, "request_id", "-"),
         }
         if record.exc_info:
@@ -35,7 +46,5 @@ class JsonFormatter(logging.Formatter):
 class PlainFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
-        line = (
-            f"{at} {record.levelname.lower()} {clean(record.getMessage(), 2000)} ({record.name}, {getattr(record, 'request_id', '-')[:8]})"
-        )
+        line = f"{at} {record.levelname.lower()} {_message(record)} ({record.name}, {getattr(record, 'request_id', '-')[:8]})"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line

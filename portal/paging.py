@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
+from urllib.parse import urlencode
 
 from django.core.exceptions import ValidationError
 from django.db.models import Model, Q, QuerySet
@@ -30,6 +31,20 @@ class Page(Generic[Row]):
     rows: list[Row]
     newer: str  # cursor of the page before, "" on the first
     older: str  # cursor of the page behind, "" on the last
+
+    def links(self, here: str, **kept: str) -> dict[str, Any]:
+        """What a pager shows, for a list whose state is `kept`."""
+        return {
+            "newer_url": link(here, **kept, before=self.newer) if self.newer else "",
+            "older_url": link(here, **kept, after=self.older) if self.older else "",
+            "count_here": len(self.rows),
+        }
+
+
+def link(here: str, **query: str) -> str:
+    """The address of a list in one state: parameters that are empty are left out."""
+    text = urlencode({name: value for name, value in query.items() if value})
+    return f"{here}?{text}" if text else here
 
 
 def page_of(

@@ -21,7 +21,7 @@ from portal.views import (
     step_up,
     two_factor,
 )
-from portal.views.console import factors, home, lockouts, people, sessions
+from portal.views.console import accounts, factors, home, lockouts, people, portal_sessions, sessions, tenants
 
 handler400 = errors.bad_request
 handler403 = errors.forbidden
@@ -71,6 +71,15 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("console/platform/lockouts/", lockouts.of_platform, name="platform_lockouts"),
     path("console/platform/factors/", factors.factors_reset, name="platform_factors"),
     path("console/platform/factors/done/", factors.factors_done, name="platform_factors_done"),
+    path("console/platform/tenants/", tenants.page, name="platform_tenants"),
+    path("console/platform/tenants/add", tenants.add, name="platform_tenants_add"),
+    path("console/platform/tenants/<slug:slug>/", tenants.tenant, name="platform_tenant"),
+    path("console/platform/tenants/<slug:slug>/act", tenants.act, name="platform_tenant_act"),
+    path("console/platform/accounts/", accounts.page, name="platform_accounts"),
+    path("console/platform/accounts/<int:pk>/", accounts.account, name="platform_account"),
+    path("console/platform/accounts/<int:pk>/act", accounts.act, name="platform_account_act"),
+    path("console/platform/sessions/", portal_sessions.page, name="platform_sessions"),
+    path("console/platform/sessions/end", portal_sessions.end, name="platform_sessions_end"),
     path("console/<slug:slug>/", home.overview, name="console"),
     path("console/<slug:slug>/sessions/", sessions.sessions_page, name="console_sessions"),
     path("console/<slug:slug>/sessions/end", sessions.sessions_end, name="console_sessions_end"),

@@ -13,7 +13,7 @@ _django = get_wsgi_application()
 
 from django.conf import settings  # noqa: E402
 
-from identity import alarm, backends, chores, crypto, leaving, mails, seals, upkeep  # noqa: E402
+from identity import alarm, backends, chores, crypto, leaving, mails, platform, seals, upkeep  # noqa: E402
 
 crypto.current_key_id()  # keys that cannot be read stop the server here, not at the first sign-in
 backends.spend_a_check("")  # makes the hash that nobody has: the first stranger is answered as fast as everybody else
@@ -23,6 +23,7 @@ if settings.SEAL_EVERY:
 if settings.DELIVER_EVERY:
     _chores += [upkeep.Chore(name, settings.DELIVER_EVERY, work) for name, work in chores.BEFORE_MAIL.items()]
     _chores.append(upkeep.Chore("leaving", timedelta(minutes=10), leaving.carry_out_due))
+    _chores.append(upkeep.Chore("deletions", settings.DELIVER_EVERY, platform.carry_on))
 # On its own: a mail server that hangs must not keep the audit log from its seals.
 _post = [upkeep.Chore("mail", settings.DELIVER_EVERY, mails.deliver)] if settings.DELIVER_EVERY else []
 

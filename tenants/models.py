@@ -52,6 +52,7 @@ class Tenant(models.Model):
     class Status(models.TextChoices):
         ACTIVE = "active", _("active")
         SUSPENDED = "suspended", _("suspended")
+        DELETED = "deleted", _("being deleted")  # its rows go in batches; nothing brings it back
 
     slug = models.CharField(max_length=63, unique=True, validators=[_valid_slug])
     name = models.CharField(max_length=80, validators=[_plain])

@@ -67,6 +67,11 @@ def test_an_end_by_an_admin_names_him_and_his_reason_but_not_his_browser(cast: d
     assert "Edge" not in dave.page.content.decode()
 
 
+def test_what_the_program_notes_of_ones_own_doing_is_no_quotation(cast: dict[str, User], visitor: Open) -> None:
+    events.record("lockout_released", actor=cast["dave"], subject=cast["dave"], bucket="person", reason="mailed link")
+    assert "mailed link" not in " ".join(read(visitor("dave")))
+
+
 def test_what_one_does_to_others_names_nobody(cast: dict[str, User], visitor: Open, acme: Tenant) -> None:
     visitor("alice", at="acme")
     dave, bob = visitor("dave", at="acme"), visitor("bob")

@@ -410,3 +410,10 @@ def test_two_workers_at_once_answer_each_question_once() -> None:
         assert sum(queued) == 4
         assert Mail.objects.filter(kind="reset").count() == 4
         assert not Mail.objects.filter(kind=forgotten.ASKED).exists()
+
+
+@pytest.mark.parametrize("path", ["/password/reset/cut-off", "/link/verify/cut-off/", "/invitation/one%20and%20a%20half/", "/link/unlock/"])
+def test_a_link_that_a_mail_program_has_broken_says_so(cast: dict[str, User], visitor: Open, path: str) -> None:
+    page = visitor().get(portal_url(path))
+    assert page.status_code == 404
+    assert "was not copied whole" in page.content.decode()

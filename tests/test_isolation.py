@@ -51,7 +51,7 @@ def routes(urlconf: str) -> dict[str, str]:
             prefix = text[1:].partition("(")[0]
             found[f"{prefix}<token>/"] = f"/{prefix}{'x' * 43}/"
         else:
-            found[text.replace("<slug:slug>", "<slug>")] = "/" + text.replace("<slug:slug>", "acme")
+            found[text.replace("<slug:slug>", "<slug>")] = "/" + text.replace("<slug:slug>", "acme").replace("<int:pk>", "1")
     return found
 
 

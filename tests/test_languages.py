@@ -14,8 +14,8 @@ from django.core.mail import EmailMultiAlternatives
 from django.utils import translation
 from django.utils.translation.template import templatize
 
-from identity import events, mails, sessions
-from identity.models import Note, Session, User
+from identity import mails
+from identity.models import User
 from portal import catalogs
 from tests.post import delivered, link_in
 from tests.test_structure import ROOT, modules
@@ -338,22 +338,3 @@ def test_an_invitation_speaks_the_language_of_the_invited_else_of_the_inviter(ca
     form = {"username": "frank", "password": "three little words"}
     guest.post(link, form, HTTP_ACCEPT_LANGUAGE="pt-BR")
     assert User.objects.get(username="frank").language == "pt"
-
-
-def test_what_the_program_gives_as_a_reason_is_read_in_the_readers_language_and_kept_in_english(
-    cast: dict[str, User], visitor: Open
-) -> None:
-    dave = visitor("dave", at="acme")
-    rows = Session.objects.filter(user=cast["dave"], tenant__isnull=False)
-    sessions.end(rows, by=cast["dave"], reason=Session.Reason.BY_PERSON, note=Note.NOT_ME)
-    events.record("lockout_released", actor=cast["dave"], subject=cast["dave"], reason=Note.NEW_PASSWORD)
-    events.record("session_ended", actor=cast["bob"], subject=cast["dave"], reason="by_admin", note="Laptop lost")
-    assert rows.get().end_note == "This was not me"
-    for path in ("/account/sessions/", "/account/activity/"):
-        page = dave.get(portal_url(path), HTTP_ACCEPT_LANGUAGE="de").content.decode()
-        assert "Das war ich nicht" in page
-        assert "This was not me" not in page
-    assert "Laptop lost" in page
-    assert "one-time link" not in page
-    with translation.override("de"):
-        assert [Note.read(note) for note in ("Laptop lost", "")] == ["Laptop lost", ""]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from io import StringIO
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.core import mail
@@ -111,6 +112,17 @@ def test_who_comes_back_sees_one_page_and_may_keep_the_account(cast: dict[str, U
     dave.get(tenant_url("acme"))
     assert dave.is_in("acme")
     assert dave.get(portal_url("/account/keep/"), follow=False).headers["Location"] == "/"
+
+
+def test_the_hour_of_the_end_is_told_by_the_persons_clock(cast: dict[str, User], visitor: Open) -> None:
+    User.objects.filter(username="dave").update(time_zone="Asia/Tokyo")
+    told = re.search(r"at (\d\d:\d\d) the account is deleted", text_of(ask(visitor("dave"))))
+    again = re.search(r"at (\d\d:\d\d) it is gone", text_of(visitor("dave").page))
+    at = User.objects.get(username="dave").delete_at
+    assert told
+    assert again
+    assert at
+    assert told[1] == again[1] == f"{at.astimezone(ZoneInfo('Asia/Tokyo')):%H:%M}"
 
 
 def test_who_belongs_to_one_place_is_stopped_before_it(cast: dict[str, User], visitor: Open) -> None:

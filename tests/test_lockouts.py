@@ -338,7 +338,7 @@ def test_operators_see_and_release_everything_on_the_platform(cast: dict[str, Us
     guess(visitor, "nobody", address="198.51.100.2")
     Bucket.objects.filter(network=HERE).update(failed=50, locked_at=timezone.now(), locked_until=timezone.now() + timedelta(minutes=9))
     erin = visitor("erin")
-    assert "/console/platform/lockouts/" in erin.get(portal_url("/console/")).content.decode()
+    assert "/console/platform/" in erin.get(portal_url("/console/")).content.decode()
     page = words(erin.get(portal_url(PLATFORM)).content.decode())
     assert "203.0.113.7 Whatever comes from there" in page
     assert "A name that nobody has" in page

@@ -20,7 +20,7 @@ from django.db import connection, transaction
 from django.test import override_settings
 from django.utils import timezone
 
-from identity import addresses, asked, mails, sessions, upkeep
+from identity import addresses, asked, mails, members, sessions, upkeep
 from identity.models import Event, Mail, Session, User
 from tenants import checks, policy
 from tenants.models import Tenant
@@ -123,6 +123,7 @@ def test_a_mail_speaks_the_persons_language_and_clock(cast: dict[str, User]) -> 
     mails.tell("password_changed", cast["alice"], at=at)
     mails.deliver()
     assert '<html lang="ar" dir="rtl">' in html_part(django_mail.outbox[0])
+    assert 'forgot/" dir="ltr">http' in html_part(django_mail.outbox[0])  # an address runs from left to right
     assert "17:32" in django_mail.outbox[0].body
 
 
@@ -435,6 +436,22 @@ def test_who_is_signed_out_by_an_admin_is_told_who_why_and_where(cast: dict[str,
         "http://login.portal.localhost:8000/account/sessions/\n\n-- \n"
         "Sent by Acme through Gatehouse at http://login.portal.localhost:8000. Something wrong? Turn to: it@acme.example\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("verb", "told"), [(members.block, "is blocked until its admins lift it"), (members.remove, "You do not belong to this place")]
+)
+def test_who_is_blocked_or_removed_is_told_why_and_what_stays(
+    cast: dict[str, User], visitor: Open, acme: Tenant, verb: Callable[..., members.Change], told: str
+) -> None:
+    visitor("dave", at="acme")
+    verb(acme, cast["dave"], by=members.Actor(cast["bob"]), note="Left the company")
+    assert outbox() == [("dave@acme.example", "A session of yours was ended")]
+    text = django_mail.outbox[0].body
+    assert told in text
+    assert "“Left the company”" in text
+    assert "your other places are untouched" in text
+    assert "fresh sign-in" not in text
 
 
 def test_ends_of_ten_minutes_are_one_mail_and_own_ends_and_mass_ends_none(cast: dict[str, User], visitor: Open, acme: Tenant) -> None:

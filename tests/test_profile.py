@@ -67,7 +67,7 @@ def test_each_form_of_the_profile_changes_its_own_fields_and_no_other(cast: dict
 def test_what_does_not_fit_is_said_beside_its_field_and_kept(cast: dict[str, User], visitor: Open) -> None:
     dave = visitor("dave")
     page = dave.post(portal_url(PROFILE), {"part": "ways", "time_zone": "Middle-earth/Shire"})
-    assert error_of(page, "time_zone") == "There is no time zone of that name. Write it as in the list, such as Europe/Berlin."
+    assert error_of(page, "time_zone") == "There is no time zone of that name. Type a large city near you, such as Berlin."
     assert 'value="Middle-earth/Shire"' in page.content.decode()
     page = dave.post(portal_url(PROFILE), {"part": "about", "first_name": "x" * 151, "birth_date": "1066-10-14"})
     assert error_of(page, "birth_date") == "That is not a date somebody alive was born on."

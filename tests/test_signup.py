@@ -449,7 +449,9 @@ def test_with_approval_one_waits_and_the_admins_hear_of_it(cast: dict[str, User]
     assert not Membership.objects.filter(user__username="frank").exists()
     assert {sent.to[0] for sent in delivered()} == {"bob@acme.example", "olivia@acme.example"}
     browser.sign_in("frank", PASSWORD)
-    assert browser.get(portal_url("/enter/acme/")).status_code == 403
+    page = browser.get(portal_url("/enter/acme/"))
+    assert page.status_code == 403
+    assert "there is nothing more to do" in words(page)  # and no second door beside the one that was knocked at
 
 
 def test_who_has_an_account_already_asks_with_it(cast: dict[str, User], visitor: Open, acme: Tenant) -> None:

@@ -16,7 +16,7 @@ from tenants.models import Membership
 from tests.conftest import PASSWORD, password_is, people
 from tests.test_ledger import guess
 from tests.test_mails import facts_of, later, outbox
-from tests.visitor import Visitor, portal_url
+from tests.visitor import Visitor, portal_url, tenant_url
 
 Open = Callable[..., Visitor]
 PHONE = "Mozilla/5.0 (Linux; Android 14) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Mobile Safari/537.36"
@@ -142,6 +142,7 @@ def test_it_ends_that_tree_forgets_the_browser_voids_the_password_mails_a_reset_
     assert "That session is over" in browser.post(not_me).content.decode()
     assert not any(thief.is_in(slug) for slug in ("", "acme", "globex"))
     assert own.is_in()
+    assert "A link that was mailed to the owner of the account ended this session" in thief.get(tenant_url("acme")).content.decode()
     thief.sign_in("dave", PASSWORD)
     assert not thief.is_in()
     assert KnownDevice.objects.filter(user=cast["dave"], user_agent=PHONE, revoked_at=None).count() == 0

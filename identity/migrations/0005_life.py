@@ -132,6 +132,7 @@ class Migration(migrations.Migration):
                     ("by_person", "Ended by the person"),
                     ("by_admin", "Ended by an admin"),
                     ("by_operator", "Ended by an operator"),
+                    ("by_mail", "Ended by a mailed link"),
                     ("password", "The password was changed"),
                     ("factors", "The second factor was changed"),
                     ("policy", "A second factor is asked for now"),

@@ -6,36 +6,41 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('identity', '0006_console'),
-        ('tenants', '0004_console'),
+        ("identity", "0006_console"),
+        ("tenants", "0004_console"),
     ]
 
     operations = [
         migrations.RemoveIndex(
-            model_name='session',
-            name='live_by_seen',
+            model_name="session",
+            name="live_by_seen",
         ),
         migrations.RemoveIndex(
-            model_name='session',
-            name='live_of_user',
+            model_name="session",
+            name="live_of_user",
         ),
         migrations.AlterField(
-            model_name='session',
-            name='user',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='sessions', to=settings.AUTH_USER_MODEL),
+            model_name="session",
+            name="user",
+            field=models.ForeignKey(
+                db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name="sessions", to=settings.AUTH_USER_MODEL
+            ),
         ),
         migrations.AddIndex(
-            model_name='session',
-            index=models.Index(condition=models.Q(('ended_at', None)), fields=['tenant', '-last_seen_at', '-id', 'idle_expires_at', 'expires_at', 'authenticated_at'], name='live_by_seen'),
+            model_name="session",
+            index=models.Index(
+                condition=models.Q(("ended_at", None)),
+                fields=["tenant", "-last_seen_at", "-id", "idle_expires_at", "expires_at", "authenticated_at"],
+                name="live_by_seen",
+            ),
         ),
         migrations.AddIndex(
-            model_name='session',
-            index=models.Index(condition=models.Q(('ended_at', None)), fields=['tenant', 'ip'], name='live_by_address'),
+            model_name="session",
+            index=models.Index(condition=models.Q(("ended_at", None)), fields=["tenant", "ip"], name="live_by_address"),
         ),
         migrations.AddIndex(
-            model_name='session',
-            index=models.Index(fields=['user', 'tenant'], name='sessions_of_user'),
+            model_name="session",
+            index=models.Index(fields=["user", "tenant"], name="sessions_of_user"),
         ),
     ]

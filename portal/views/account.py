@@ -19,7 +19,7 @@ from identity import invitations, sessions
 from identity.backends import prove
 from identity.devices import device
 from identity.middleware import interrupted
-from identity.models import Note, Session, User
+from identity.models import Session, User
 from portal.access import PortalRequest, portal_row, signed_in
 from portal.forms import PasswordForm
 from portal.greeting import greeting
@@ -34,7 +34,8 @@ from tenants.models import JoinRequest, Membership, Tenant
 @signed_in
 def home(request: PortalRequest) -> HttpResponse:
     """My places. Who belongs to one tenant only goes straight on to it, unless he asks for the list (?places)."""
-    invited = invitations.open_for(User.objects.get(pk=request.user.pk))
+    person = User.objects.get(pk=request.user.pk)
+    invited = invitations.open_for(person)
     only = only_tenant(request.user)
     if only is not None and not invited and "places" not in request.GET:
         return redirect(only.home_url)
@@ -65,6 +66,7 @@ def home(request: PortalRequest) -> HttpResponse:
         "here": "places",
         "greeting": greeting(request.user, timezone.localtime()),
         "places": places,
+        "unproven": "" if person.email_verified_at else person.email,
         "closed": closed,
         "invited": invited,
         "waiting": list(JoinRequest.objects.filter(user=request.user).select_related("tenant").order_by("tenant__name")),
@@ -162,7 +164,7 @@ class Knot:
 @signed_in
 def sessions_page(request: PortalRequest) -> HttpResponse:
     here = portal_row(request)
-    knots = _tree(request, here)
+    knots = tree_of(request.user, here)
     brands = {branch.tenant.pk: branch.tenant for knot in knots for branch in knot.branches}
     context = {
         "here": "sessions",
@@ -174,8 +176,9 @@ def sessions_page(request: PortalRequest) -> HttpResponse:
     return render(request, "account/sessions.html", context)
 
 
-def _tree(request: PortalRequest, here: Session) -> list[Knot]:
-    rows = list(Session.objects.alive_at_portal().filter(user=request.user).order_by("-last_seen_at"))
+def tree_of(person: User, here: Session) -> list[Knot]:
+    """Where somebody is signed in, with what is open there and what ended in the last hour; first the browser that asks."""
+    rows = list(Session.objects.alive_at_portal().filter(user=person).order_by("-last_seen_at"))
     rows.sort(key=lambda row: row.pk != here.pk)
     knots = {row.pk: _knot(row, here) for row in rows}
     hour_ago = timezone.now() - timedelta(hours=1)
@@ -188,7 +191,7 @@ def _tree(request: PortalRequest, here: Session) -> list[Knot]:
         assert row.parent_id is not None
         if row.pk not in alive and row.ended_at is None:
             continue
-        text = f"{end_text(row)}: “{Note.read(row.end_note)}”" if row.end_note else end_text(row)
+        text = f"{end_text(row)}: “{row.end_note}”" if row.end_note else end_text(row)
         knots[row.parent_id].branches.append(
             Branch(
                 id=str(row.pk),
@@ -229,7 +232,7 @@ def _lately(request: PortalRequest) -> list[dict[str, Any]]:
         label = device(row.user_agent).label
         by = _("Ended by you") if row.ended_by_id == request.user.pk and row.end_reason == Session.Reason.BY_PERSON else end_text(row)
         text = _("%(place)s in %(device)s: %(why)s") % {"place": place, "device": label, "why": by[:1].lower() + by[1:]}
-        detail = " · ".join(part for part in (f"“{Note.read(row.end_note)}”" if row.end_note else "", row.ip or "") if part)
+        detail = " · ".join(part for part in (f"“{row.end_note}”" if row.end_note else "", row.ip or "") if part)
         found.append({"when": row.ended_at, "text": text, "detail": detail})
     return found
 

@@ -19,7 +19,7 @@ from django.views.decorators.http import require_safe
 
 from identity.devices import device
 from identity.events import COMMAND_LINE
-from identity.models import Event, Note, Session, User
+from identity.models import Event, Session, User
 from portal.access import PortalRequest, signed_in
 from portal.paging import Order, page_of
 from portal.views.show import badge
@@ -106,6 +106,7 @@ BY_ME = {
 ENDS: dict[str, Any] = {
     Reason.SIGNED_OUT: lazy("Signed out of %(place)s."),
     Reason.BY_PERSON: lazy("You ended a session of yours at %(place)s."),
+    Reason.BY_MAIL: lazy("Your session at %(place)s ended by a link that was mailed to you."),
     Reason.BY_ADMIN: lazy("%(who)s ended your session at %(place)s."),
     Reason.BY_OPERATOR: lazy("%(who)s ended your session at %(place)s."),
     Reason.PASSWORD: lazy("Your session at %(place)s ended: the password was changed."),
@@ -209,7 +210,8 @@ def _line(event: Event, me: User, sessions: dict[UUID, Session]) -> Line:
     words = _words(event, said, me) if about_me else BY_ME.get(event.kind)
     text = str(words or _("Something else was noted about your account (%(reference)s).")) % _values(event, said)
     session = sessions.get(event.session) if event.session and event.kind in DEVICE_IS_OF else None
-    note = Note.read(said.get(NOTES.get(event.kind, ""), "")) if about_me else ""
+    # What somebody else wrote as a reason; what the program notes beside one's own doing says no more than the line.
+    note = said.get(NOTES.get(event.kind, ""), "") if about_me and event.actor_id != me.pk else ""
     by = [] if "%(who)s" in str(words) else _by(event, said, me)
     # With which browser and from where: if it was this person, or nobody knows who. Never an admin's.
     source = session or (event if event.actor_id in {me.pk, None} else None)

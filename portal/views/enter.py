@@ -12,7 +12,7 @@ from identity.middleware import SessionRequest
 from identity.models import User
 from portal.access import enrol, leaving, portal_row, step_up
 from tenants import hosts
-from tenants.models import Tenant
+from tenants.models import JoinRequest, Tenant
 
 
 @require_safe
@@ -66,6 +66,9 @@ def refuse(request: SessionRequest, admitted: sessions.Admission, slug: str) -> 
     if admitted.verdict is sessions.Verdict.STRANGER:
         # An open door is no secret: the sign-in page of the tenant shows it to everybody.
         found = Tenant.objects.filter(slug=slug).first()
+        if found and JoinRequest.objects.filter(tenant=found, user=request.user).exists():
+            context = {"brand": found, "tenant": found, "person": request.user, "waits": True}
+            return render(request, "signup/join.html", context, status=403)
         door = found if found and accounts.is_open(found) else None
         return render(request, "enter/no_access.html", {"brand": None, "door": door}, status=403)
     tenant = admitted.tenant

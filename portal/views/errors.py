@@ -49,9 +49,15 @@ def too_many(request: HttpRequest, full: AddressFull) -> HttpResponse:
     return page
 
 
+# Where mailed links lead: one that a mail program has broken fits no route.
+LINKS = ("/password/reset/", "/invitation/", "/link/", "/signup/")
+
+
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     if _wants_json(request):
         return JsonResponse({"error": "Not found"}, status=404)
+    if request.path.startswith(LINKS) and getattr(request, "tenant", None) is None:
+        return render(request, "login/link_refused.html", status=404)
     return render(request, "404.html", status=404)
 
 

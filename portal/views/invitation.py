@@ -64,7 +64,9 @@ def _sign_up(request: SessionRequest, invitation: Invitation) -> HttpResponse:
             if not invitations.sign_up(invitation, user, request=request):
                 return redirect(request.path)
         except IntegrityError:
-            form.add_error("username", _("That name is already in use. Choose another."))
+            has_account = User.objects.filter(email_key=invitation.email_key).exists()  # proven in this very moment
+            if not has_account:
+                form.add_error("username", _("That name is already in use. Choose another."))
         else:
             complete(request, user, methods=[PASSWORD], remember=False, since=clock.now())
             return _into(invitation.tenant)
@@ -125,6 +127,9 @@ def _closed(request: SessionRequest, invitation: Invitation, person: User | None
         day = date_format(localtime(invitation.expires_at), "DATE_FORMAT")
         title = _("This invitation ended on %(day)s") % {"day": day}
         lead = _("Ask %(inviter)s for a new one; nothing was lost.") % names
+    elif state is State.UNBACKED:
+        title = _("This invitation does not count any more")
+        lead = _("Whoever sent it may not invite people to %(tenant)s any more. Ask somebody else there for a new one.") % names
     elif state is State.SUSPENDED:
         title = _("%(tenant)s is suspended") % names
         lead = _("An operator of this portal suspended %(tenant)s. Nobody can enter until it is resumed; this link works then.") % names

@@ -68,4 +68,5 @@ def keep(request: PortalRequest) -> HttpResponse:
         leaving.undo(request.user, by=request.user, request=request)
         messages.success(request, _("Your account stays, with everything in it."))
         return redirect("home")
-    return render(request, "account/keep.html", {"at": request.user.delete_at})
+    person = User.objects.get(pk=request.user.pk)  # the person of a session comes from plain SQL, whose times have no zone
+    return render(request, "account/keep.html", {"at": person.delete_at})

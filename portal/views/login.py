@@ -24,7 +24,7 @@ from identity.backends import prove
 from identity.devices import device
 from identity.halfway import HalfWay, leave
 from identity.middleware import SessionRequest
-from identity.models import PASSWORD, RECOVERY, TRUSTED, Note, RecoveryCode, Session, User
+from identity.models import PASSWORD, RECOVERY, TRUSTED, RecoveryCode, Session, User
 from identity.tickets import State
 from portal.access import leaving, portal_next
 from portal.forms import CodeForm, SignInForm
@@ -274,7 +274,7 @@ def reason_page(request: SessionRequest, target: str) -> HttpResponse | None:
             "title": _("You were signed out of %(place)s") % {"place": place},
             "lead": lead,
             "rows": rows,
-            "note": Note.read(over.end_note),
+            "note": over.end_note,
             "elsewhere": elsewhere,
         },
         "again_url": f"{request.path}?again=1&next={quote(target, safe='')}",
@@ -298,6 +298,7 @@ _LEADS: dict[str, Any] = {
     Session.Reason.BY_ADMIN: lazy("An administrator ended this session. It was in force at once, in every app."),
     Session.Reason.BY_OPERATOR: lazy("An operator of this portal ended this session. It was in force at once, everywhere."),
     Session.Reason.BY_PERSON: lazy("You ended this session from your list of sessions."),
+    Session.Reason.BY_MAIL: lazy("A link that was mailed to the owner of the account ended this session."),
     Session.Reason.PASSWORD: lazy("The password of this account was changed, which ends every other session."),
     Session.Reason.FACTORS: lazy("The second factor of this account was changed, which ends every other session."),
     Session.Reason.POLICY: lazy("A second factor is asked for here now, and this session was opened without one."),

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from identity import clock, forgotten, ledger, links, sessions
 from identity.middleware import SessionRequest
-from identity.models import Link, Note, User
+from identity.models import Link, User
 from portal.access import portal_next
 from portal.forms import ForgotForm, NewPasswordForm
 from portal.views.login import bound_for, only_tenant
@@ -53,7 +53,7 @@ def password_reset(request: SessionRequest, token: str) -> HttpResponse:
             sessions.change_password(link.user, form.cleaned_data["password"], by=link.user, request=request, link=link)
         except sessions.StaleProof:
             return _spent(request, Link.objects.get(pk=link.pk), User.objects.get(pk=link.user.pk))
-        ledger.release_person(link.user, by=link.user, reason=Note.NEW_PASSWORD, request=request)
+        ledger.release_person(link.user, by=link.user, reason="new password by a one-time link", request=request)
         done = reverse("password_reset_complete")
         return redirect(f"{done}?{urlencode({'next': reverse('enter', args=[brand.slug])})}" if brand else done)
     return render(request, "password/reset.html", {"form": form, "person": link.user.username, "brand": brand})

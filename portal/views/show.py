@@ -6,7 +6,7 @@ from datetime import datetime
 from django.utils.translation import gettext as _
 
 from identity.devices import device
-from identity.models import CODE, RECOVERY, TRUSTED, Note, Session
+from identity.models import CODE, RECOVERY, TRUSTED, Session
 from portal.templatetags.gatehouse import when
 
 
@@ -66,7 +66,7 @@ class Row:
             seen=session.last_seen_at,
             expires=min(session.expires_at, session.idle_expires_at),
             end_text=f"{end_text(session)}, {when(session.ended_at)}" if session.ended_at else "",
-            end_note=Note.read(session.end_note),
+            end_note=session.end_note,
             here=portal is not None and session.parent_id == portal.pk,
         )
 

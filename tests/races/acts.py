@@ -328,7 +328,7 @@ def end_everywhere(user: int) -> Act:
 
 def end_tenant(tenant: int, suspend: bool = False) -> Act:
     """Everybody's sessions at a tenant; with `suspend` as an operator suspends it."""
-    from identity import sessions
+    from identity import platform, sessions
     from identity.models import Session
     from tenants.models import Tenant
 
@@ -336,7 +336,7 @@ def end_tenant(tenant: int, suspend: bool = False) -> Act:
 
     def act() -> int:
         if suspend:
-            Tenant.objects.filter(pk=place.pk).update(status=Tenant.Status.SUSPENDED)
+            return platform.suspend(place).ended
         return sessions.end_tenant(place, by=None, reason=Session.Reason.SUSPENDED)
 
     return act

@@ -15,7 +15,7 @@ VERBS = ("send", "list", "revoke")
 SAID = {
     Result.SENT: "invited",
     Result.AGAIN: "invited again; the link from before is worthless",
-    Result.JUST_NOW: "invited a moment ago; nothing more was sent",
+    Result.JUST_NOW: "invited a moment ago, or many times in the last hour; nothing more was sent",
     Result.MEMBER: "belongs to it already",
     Result.MALFORMED: "is no complete address",
 }
@@ -59,7 +59,8 @@ class Command(VerbCommand):
     @staticmethod
     def _list(slug: str) -> Answer:
         tenant = tenant_named(slug)
-        rows = Invitation.objects.filter(tenant=tenant, accepted_at=None, revoked_at=None).select_related("invited_by")
+        rows = list(Invitation.objects.filter(tenant=tenant, accepted_at=None, revoked_at=None).select_related("invited_by"))
+        backed = invitations.backed(rows)
         listed = [
             {
                 "address": each.email,
@@ -67,7 +68,7 @@ class Command(VerbCommand):
                 "invited_by": each.invited_by.username if each.invited_by else None,
                 "sent_at": each.sent_at,
                 "expires_at": each.expires_at,
-                "open": each.expires_at > clock.now(),
+                "open": each.expires_at > clock.now() and each.pk in backed,
             }
             for each in rows
         ]

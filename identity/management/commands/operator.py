@@ -38,7 +38,8 @@ class Command(VerbCommand):
 
     def revoke(self, *, username: str, force: bool, **_: Any) -> Answer:
         """No session has to end: the console asks for the right with every request."""
-        keep_an_operator(username, force=force)
+        if not force:
+            keep_an_operator(person_named(username))
         person = person_named(username, lock=True)
         return self._set(person, False, f"{person.username} is no operator any more. What the memberships allow stays.")
 

@@ -9,10 +9,9 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.management import CommandError, CommandParser
-from django.db import transaction
 from django.db.models import Count
 
-from identity import clock, sessions
+from identity import clock, platform, sessions
 from identity.management.output import (
     NO_TENANTS,
     Answer,
@@ -82,6 +81,9 @@ class Command(VerbCommand):
         self._slug(suspend)
         suspend.add_argument("--reason", metavar="TEXT", default="", help="what its people are told")
         self._slug(self.verb(verbs.add_parser("resume", help="open it again"), self.resume, changes=True))
+        delete = verbs.add_parser("delete", help="a suspended one, with everything in it, for good")
+        self._slug(self.verb(delete, self.delete, changes=True, in_steps=True))
+        delete.add_argument("--reason", metavar="TEXT", default="", help="it stays in the log")
 
         host = self.verb(verbs.add_parser("host", help="its further hosts"), self.host, changes=True)
         host.add_argument("words", nargs="+", metavar="add|remove|list SLUG HOST", help="“add” may be left out")
@@ -112,9 +114,8 @@ class Command(VerbCommand):
         first = person_named(owner) if owner else None
         tenant = Tenant(slug=slug, name=name, support_contact=support or "")
         tenant.colour = colour.lower() if colour else tenant.colour
-        save_checked(tenant)
-        after = described(tenant)
-        note("tenant_added", tenant=tenant, before=None, after=after)
+        platform.add(tenant)
+        after = platform.described(tenant)
         lines = [f"Added {tenant.name}: {tenant.home_url}"]
         if first:
             Membership.objects.create(tenant=tenant, user=first, role=Membership.Role.OWNER)
@@ -143,7 +144,7 @@ class Command(VerbCommand):
 
     def show(self, *, slug: str, **_: Any) -> Answer:
         tenant = tenant_named(slug)
-        known = described(tenant)
+        known = platform.described(tenant)
         people = Membership.objects.filter(tenant=tenant)
         owners = list(people.filter(role=Membership.Role.OWNER).order_by("user__username").values_list("user__username", flat=True))
         known |= {
@@ -202,7 +203,7 @@ class Command(VerbCommand):
         if not (wanted or policy or logo):
             raise CommandError(f"Say what to set, such as: manage.py tenant set {slug} --support it@example.com (see --help)")
         tenant = tenant_named(slug, lock=True)
-        was = described(tenant)
+        was = platform.described(tenant)
         for field, value in wanted.items():
             setattr(tenant, field, value)
         if policy:
@@ -213,7 +214,7 @@ class Command(VerbCommand):
             old_logo.delete()
         if "cookie_domain" in wanted:
             still_fits(tenant)
-        now = described(tenant)
+        now = platform.described(tenant)
         ended = sessions.end_unproven(tenant) if was["policy"] != now["policy"] else []
         return self._say_set(tenant, was, now, ended=len(ended))
 
@@ -265,34 +266,42 @@ class Command(VerbCommand):
         return change(*lines, before=before, after=after, warnings=warnings, ended=ended)
 
     def suspend(self, *, slug: str, reason: str, **_: Any) -> Answer:
-        """Status and stamp in one transaction, in force at any size; then the rows. Again after a crash: the rest of the rows."""
-        with transaction.atomic():
-            tenant = tenant_named(slug, lock=True)
-            before = tenant.status
-            changed = before != Tenant.Status.SUSPENDED
-            tenant.status = Tenant.Status.SUSPENDED
-            tenant.valid_from = clock.now() + timedelta(microseconds=1)
-            tenant.save(update_fields=["status", "valid_from"])
-            if changed:
-                note(
-                    "tenant_suspended", tenant=tenant, before={"status": before}, after={"status": tenant.status}, reason=clean(reason, 200)
-                )
-        ended = sessions.end_tenant(tenant, by=None, reason=sessions.Reason.SUSPENDED, note=clean(reason, 200))
+        tenant = tenant_named(slug)
+        try:
+            done = platform.suspend(tenant, reason=clean(reason, 200))
+        except platform.BeingDeleted:
+            raise _is_being_deleted(tenant) from None
         lines = [
-            f"{tenant.name} is suspended{'' if changed else ' already'}; {count(ended, 'session')} ended.",
+            f"{tenant.name} is suspended{'' if done.is_one else ' already'}; {count(done.ended, 'session')} ended.",
             f"To open it again: manage.py tenant resume {slug}",
         ]
-        return change(*lines, before={"status": before}, after={"status": tenant.status}, changed=changed or ended > 0, ended=ended)
+        return change(*lines, before=done.before, after=done.after, changed=done.is_one or done.ended > 0, ended=done.ended)
 
     def resume(self, *, slug: str, **_: Any) -> Answer:
         tenant = tenant_named(slug, lock=True)
-        before, tenant.status = tenant.status, Tenant.Status.ACTIVE
-        states: dict[str, Any] = {"before": {"status": before}, "after": {"status": tenant.status}}
-        if before == tenant.status:
-            return change(f"{tenant.name} is active already.", changed=False, **states)
-        tenant.save(update_fields=["status"])
-        note("tenant_resumed", tenant=tenant, **states)
-        return change(f"{tenant.name} is active again. Its people prove themselves anew when they come back.", **states)
+        try:
+            done = platform.resume(tenant)
+        except platform.BeingDeleted:
+            raise _is_being_deleted(tenant) from None
+        said = "is active again. Its people prove themselves anew when they come back." if done.is_one else "is active already."
+        return change(f"{tenant.name} {said}", before=done.before, after=done.after, changed=done.is_one)
+
+    def delete(self, *, slug: str, reason: str, **_: Any) -> Answer:
+        tenant = tenant_named(slug)
+        contents = platform.contents(tenant)
+        try:
+            platform.delete(tenant, reason=clean(reason, 200))
+        except platform.NotSuspended:
+            raise CommandError(f"{tenant.name} is active. First: manage.py tenant suspend {slug} --reason TEXT") from None
+        while Tenant.objects.filter(pk=tenant.pk).exists():
+            platform.carry_on()
+        lines = [f"{tenant.name} is deleted, with {count(contents['members'], 'membership')} and {count(contents['sessions'], 'session')}."]
+        return change(
+            *lines,
+            "The accounts of its people stay, and so does the log.",
+            before={"slug": slug, "status": tenant.status, **contents},
+            after=None,
+        )
 
     # --- Hosts ------------------------------------------------------------------------------------------------------
 
@@ -388,26 +397,8 @@ class Command(VerbCommand):
 # --- In words -------------------------------------------------------------------------------------------------------
 
 
-def described(tenant: Tenant) -> dict[str, Any]:
-    """What `set` can change, and what it cannot: for scripts, and for events as before and after."""
-    rules = tenant.rules
-    return {
-        "slug": tenant.slug,
-        "name": tenant.name,
-        "status": tenant.status,
-        "url": tenant.home_url,
-        "cookie_domain": tenant.cookie_domain,
-        "colour": tenant.colour,
-        "logo": tenant.logo_id.hex if tenant.logo_id else None,
-        "support_contact": tenant.support_contact,
-        "sign_in_note": tenant.sign_in_note,
-        "home_is_public": tenant.home_is_public,
-        "policy": {
-            name: int(value.total_seconds()) if isinstance(value, timedelta) else value
-            for name, value in ((field.name, getattr(rules, field.name)) for field in fields(rules))
-        },
-        "factor_since": tenant.factor_since,
-    }
+def _is_being_deleted(tenant: Tenant) -> CommandError:
+    return CommandError(f"{tenant.name} is being deleted, and nothing brings it back.")
 
 
 def policy_words(tenant: Tenant) -> dict[str, str]:

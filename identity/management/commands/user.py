@@ -10,7 +10,7 @@ from django.core.exceptions import ValidationError
 from django.core.management import CommandError, CommandParser
 from django.core.validators import validate_email
 
-from identity import clock, factors, known, leaving, ledger, links, sessions
+from identity import clock, factors, known, leaving, ledger, links, platform
 from identity.backends import LONGEST_PASSWORD
 from identity.export import gather
 from identity.management.output import (
@@ -164,15 +164,13 @@ class Command(VerbCommand):
         return link_answer(address, f"A link for {person.username} to set a password", expires, dry_run=dry_run)
 
     def deactivate(self, *, username: str, force: bool, **_: Any) -> Answer:
-        keep_an_operator(username, force=force)
-        person = person_named(username, lock=True)
-        if not person.is_active:
-            return change(f"{person.username} is deactivated already.", before={"active": False}, after={"active": False}, changed=False)
-        person.is_active = False
-        person.save(update_fields=["is_active"])
-        ended = sessions.end_everywhere(person, by=None, reason=sessions.Reason.DEACTIVATED)
-        links.void(person)
-        note("user_deactivated", subject=person, before={"active": True}, after={"active": False})
+        person = person_named(username)
+        try:
+            done = platform.deactivate(person, force=force)
+        except leaving.LastOperator:
+            raise _last_operator(person) from None
+        if not done.is_one:
+            return change(f"{person.username} is deactivated already.", before=done.before, after=done.after, changed=False)
         owned = Membership.objects.filter(user=person, role=Membership.Role.OWNER, blocked_at=None).select_related("tenant")
         warnings = [
             f"{m.tenant.name} has no owner now: manage.py member add {m.tenant.slug} USERNAME --role owner"
@@ -180,19 +178,16 @@ class Command(VerbCommand):
             if not acting_owners(m.tenant)
         ]
         lines = [
-            f"{person.username} is deactivated; {count(len(ended), 'session')} ended.",
+            f"{person.username} is deactivated; {count(done.ended, 'session')} ended.",
             f"To take it back: manage.py user activate {person.username}",
         ]
-        return change(*lines, before={"active": True}, after={"active": False}, ended=len(ended), warnings=warnings)
+        return change(*lines, before=done.before, after=done.after, ended=done.ended, warnings=warnings)
 
     def activate(self, *, username: str, **_: Any) -> Answer:
-        person = person_named(username, lock=True)
-        if person.is_active:
-            return change(f"{person.username} is active already.", before={"active": True}, after={"active": True}, changed=False)
-        person.is_active = True
-        person.save(update_fields=["is_active"])
-        note("user_activated", subject=person, before={"active": False}, after={"active": True})
-        return change(f"{person.username} is active again, and signs in anew.", before={"active": False}, after={"active": True})
+        person = person_named(username)
+        done = platform.activate(person)
+        said = "is active again, and signs in anew." if done.is_one else "is active already."
+        return change(f"{person.username} {said}", before=done.before, after=done.after, changed=done.is_one)
 
     def export(self, *, username: str, **_: Any) -> Answer:
         data = gather(person_named(username))
@@ -303,12 +298,16 @@ def link_answer(address: str, what: str, expires: Any, *, dry_run: bool) -> Answ
     return change(*lines, link=None if dry_run else address, expires_at=expires)
 
 
-def keep_an_operator(username: str, *, force: bool) -> None:
-    """Refuse to take away the last active operator. Locks the operators, so that two commands cannot take the last two."""
-    operators = User.objects.select_for_update(no_key=True).filter(is_superuser=True, is_active=True, delete_at=None).order_by("pk")
-    named = User.objects.named(username)
-    if not force and named and [operator.pk for operator in operators] == [named.pk]:
-        raise CommandError(
-            f"{named.username} is the last operator. Make another one first: manage.py operator grant USERNAME. "
-            "Or the same with --force: whoever has this command line can make the next one."
-        )
+def keep_an_operator(person: User) -> None:
+    """Refuse to take away the last active operator."""
+    try:
+        platform.keep_an_operator(person)
+    except leaving.LastOperator:
+        raise _last_operator(person) from None
+
+
+def _last_operator(person: User) -> CommandError:
+    return CommandError(
+        f"{person.username} is the last operator. Make another one first: manage.py operator grant USERNAME. "
+        "Or the same with --force: whoever has this command line can make the next one."
+    )

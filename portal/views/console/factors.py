@@ -24,7 +24,7 @@ def factors_reset(request: PortalRequest) -> HttpResponse:
     """For somebody who lost every second factor: a fresh proof, the name and how one knows who asks, what will happen, then the deed."""
     if asked := question(request, _("You are about to take somebody’s second factor away.")):
         return asked
-    form = ResetFactorsForm(request.user, request.POST or None)
+    form = ResetFactorsForm(request.user, request.POST or None, initial={"username": request.GET.get("username", "")[:320]})
     if request.method != "POST" or not form.is_valid():
         return render(request, "console/platform/factors.html", {**frame.of_platform("factors"), "form": form})
     person, reason = form.cleaned_data["username"], clean(form.cleaned_data["reason"], 200)

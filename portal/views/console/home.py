@@ -35,4 +35,4 @@ def overview(request: ConsoleRequest) -> HttpResponse:
 @require_safe
 @operator
 def platform(request: PortalRequest) -> HttpResponse:
-    return redirect("platform_lockouts")
+    return redirect("platform_tenants")

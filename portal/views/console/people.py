@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy as lazy
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from identity import events, invitations, members
+from identity import clock, events, invitations, members
 from identity.invitations import Result
 from identity.models import Event, Session, TotpDevice, User, fold
 from portal.access import ConsoleRequest, actor_of, console
@@ -49,7 +49,7 @@ class Row:
     role: str
     since: datetime
     until: datetime | None = None
-    is_over: bool = False  # an invitation whose time is up
+    is_over: bool = False  # an invitation whose time is up, or whose inviter may not invite any more
     has_factor: bool = False
     seen: datetime | None = None
     is_live: bool = False
@@ -113,7 +113,7 @@ def _rows(request: ConsoleRequest, state: str, found: list[Any]) -> list[Row]:
     if state == "members":
         return _members(request, found)
     if state == "invited":
-        by = actor_of(request)
+        by, backed = actor_of(request), invitations.backed(found)
         return [
             Row(
                 id=str(each.pk),
@@ -122,7 +122,7 @@ def _rows(request: ConsoleRequest, state: str, found: list[Any]) -> list[Row]:
                 role=each.get_role_display(),
                 since=each.sent_at,
                 until=each.expires_at,
-                is_over=invitations.state(each) is invitations.State.EXPIRED,
+                is_over=each.expires_at <= clock.now() or each.pk not in backed,
                 may_manage=by.may_touch(each.role),
             )
             for each in found
@@ -180,11 +180,11 @@ def _reached_at(person: User) -> str:
 SAID: dict[Result, Any] = {
     Result.SENT: lazy("The invitation is on its way."),
     Result.AGAIN: lazy("Invited again: the newest mail counts, the link from before is worthless."),
-    Result.JUST_NOW: lazy("Invited a moment ago; nothing more was sent."),
+    Result.JUST_NOW: lazy("Invited a moment ago, or many times in the last hour; nothing more was sent."),
     Result.MEMBER: lazy("Belongs to this place already."),
     Result.MALFORMED: lazy("This is no complete address. Correct it below and send it again."),
     Result.ABOVE: lazy("An owner has invited this address with a higher role. Only an owner changes that."),
-    Result.CLOSED: lazy("This place takes nobody in at present. An owner can change that."),
+    Result.CLOSED: lazy("This place takes nobody in at present. An operator can change that."),
 }
 
 
@@ -201,7 +201,9 @@ def invite(request: ConsoleRequest) -> HttpResponse:
         lines = [invitations.invite(request.console_tenant, each, role, by=by) for each in form.cleaned_data["addresses"]]
         sent = sum(line.result in {Result.SENT, Result.AGAIN} for line in lines)
         context["lines"] = [{"address": line.address[:254], "text": SAID[line.result], "is_good": line.is_good} for line in lines]
-        context["sum"] = ngettext("%(n)d invitation sent", "%(n)d invitations sent", sent) % {"n": sent}
+        context["sum"] = (
+            ngettext("%(n)d invitation sent", "%(n)d invitations sent", sent) % {"n": sent} if sent else _("No invitation was sent")
+        )
         wrong = "\n".join(line.address for line in lines if line.result is Result.MALFORMED)
         form = InviteForm(roles, initial={"role": role, "addresses": wrong})
     return render(request, "console/people/invite.html", {**context, "form": form})

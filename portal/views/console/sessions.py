@@ -1,7 +1,5 @@
 """The tenant admin's console: who is signed in, and ending it."""
 
-import ipaddress
-import re
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,8 +7,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import messages
-from django.db import connection
-from django.db.models import Q
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -19,9 +15,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_http_methods, require_safe
 
-from identity import events, members, sessions
+from identity import events, listing, members, sessions
 from identity.devices import device
-from identity.models import Event, Session, SessionQuerySet, User, fold
+from identity.models import Event, Session, SessionQuerySet
 from portal.access import ConsoleRequest, actor_of, console, portal_row
 from portal.answers import leave_for, see_other
 from portal.forms import EndForm
@@ -62,7 +58,7 @@ def _list(request: ConsoleRequest, tenant: Tenant) -> dict[str, Any]:
     order = ENDED if state == "ended" else _order(sort, get.get("dir", ""))
     q = " ".join(get.get("q", "").split())[:100]
     everything = _ended(tenant) if state == "ended" else Session.objects.standing_at(tenant)
-    matching = _search(everything, q)
+    matching = listing.search(everything, q)
     total = everything.count()
     page = page_of(matching.select_related("user", "ended_by"), order, after=get.get("after", ""), before=get.get("before", ""))
     here = reverse("console_sessions", args=[tenant.slug])
@@ -115,45 +111,6 @@ def _ended(tenant: Tenant) -> SessionQuerySet:
 def _lately(tenant: Tenant) -> list[Session]:
     rows = _ended(tenant).filter(ended_at__gt=timezone.now() - timedelta(hours=1))
     return list(rows.select_related("user", "ended_by").order_by("-ended_at")[:10])
-
-
-def _search(rows: SessionQuerySet, q: str) -> SessionQuerySet:
-    """By a part of name or e-mail, or by the beginning of an address."""
-    if not q:
-        return rows
-    named, addresses = Q(user__search_text__contains=fold(q)), _addresses(q)
-    if addresses is None:
-        return rows.filter(named)
-    # Hardly anybody is called “203.0.113.”: then the index of addresses answers alone. An "or" over both could use neither index.
-    is_name = User.objects.filter(search_text__contains=fold(q)).exists()
-    return rows.filter(named | addresses) if is_name else rows.filter(addresses)
-
-
-def _addresses(q: str) -> Q | None:
-    """Sessions from addresses that begin with `q`: a range, which an index can serve; as text on SQLite, where addresses are texts."""
-    if not re.fullmatch(r"[0-9a-fA-F.:/]{1,43}", q) or not ("." in q or ":" in q):
-        return None
-    if connection.vendor == "sqlite":
-        return Q(ip__startswith=q.partition("/")[0].lower().removesuffix("::") if "/" in q else q.lower())
-    network = _network(q)
-    return Q(ip__gte=str(network[0]), ip__lte=str(network[-1])) if network else None
-
-
-def _network(q: str) -> "ipaddress.IPv4Network | ipaddress.IPv6Network | None":
-    """`203.0.113.` → 203.0.113.0/24, `2001:db8:61:` → 2001:db8:61::/48, whole addresses and networks as they are."""
-    try:
-        return ipaddress.ip_network(q, strict=False)
-    except ValueError:
-        pass
-    parts = [part for part in re.split(r"[.:]", q) if part]
-    try:
-        if "." in q and len(parts) < 4:
-            return ipaddress.ip_network(f"{'.'.join(parts + ['0'] * (4 - len(parts)))}/{8 * len(parts)}")
-        if ":" in q and len(parts) < 8:
-            return ipaddress.ip_network(f"{':'.join(parts)}::/{16 * len(parts)}")
-    except ValueError:
-        return None
-    return None
 
 
 # --- The end ------------------------------------------------------------------------------------------------------
@@ -241,7 +198,7 @@ def _swap(request: ConsoleRequest, named: list[Session], proof: Proof) -> HttpRe
         "state": "live",
         "tokens": bool(q),
         "total": total,
-        "matching": _search(live, q).count() if q else total,
+        "matching": listing.search(live, q).count() if q else total,
     }
     return render(request, "console/sessions/_ended.html", context)
 
