@@ -213,7 +213,7 @@ class SessionQuerySet(models.QuerySet["Session"]):
         the rows. So no join says more, but it costs ten times as much. A cookie is never judged by this.
         """
         pk = tenant if isinstance(tenant, int) else tenant.pk
-        stamp = Tenant.objects.filter(pk=pk, status=Tenant.Status.ACTIVE).values("valid_from")
+        stamp = Tenant.objects.filter(pk=pk, status=Tenant.Status.ACTIVE).order_by().values("valid_from")
         return self._unended().filter(tenant_id=pk, authenticated_at__gte=models.Subquery(stamp))
 
     def alive_in(self, tenants: "Iterable[Tenant]") -> "SessionQuerySet":
@@ -303,7 +303,9 @@ class Session(models.Model):
             models.Index(fields=["tenant", "ip"], name="live_by_address", condition=models.Q(ended_at=None)),
             models.Index(fields=["user", "tenant"], name="sessions_of_user"),
             models.Index(fields=["previous_digest"], name="by_previous", condition=models.Q(previous_digest__isnull=False)),
-            models.Index(fields=["tenant", "-ended_at"], name="ended_lately", condition=models.Q(ended_at__isnull=False)),
+            models.Index(
+                fields=["tenant", "-ended_at", "-id", "end_reason"], name="ended_lately", condition=models.Q(ended_at__isnull=False)
+            ),
         ]
 
     def __str__(self) -> str:

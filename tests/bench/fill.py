@@ -61,9 +61,15 @@ def fill(count: int) -> None:
     """Add `count` live branches with everything around them."""
     places = tenants()
     chance = random.Random(Session.objects.count())
+    with connection.schema_editor() as editor:  # indexes are made in a fraction of the time when the rows are there
+        for index in Session._meta.indexes:
+            editor.remove_index(Session, index)
     while count > 0:
         with transaction.atomic():
             count -= _part(min(count, PART), places, chance)
+    with connection.schema_editor() as editor:
+        for index in Session._meta.indexes:
+            editor.add_index(Session, index)
     _settle()
 
 
