@@ -31,7 +31,7 @@ from typing import Any
 
 from axes.handlers.base import AxesHandler
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Exists, OuterRef, QuerySet
 from django.http import HttpRequest
 from django.utils.crypto import salted_hmac
 
@@ -456,6 +456,17 @@ def _within(text: str) -> list[Bucket]:
         return list(Bucket.objects.filter(key=own.key))
     rows = Bucket.objects.filter(kind=Kind.ADDRESS).order_by("pk").iterator()
     return [row for row in rows if ipaddress.ip_address(row.network.partition("/")[0]) in asked]
+
+
+# The paths on which an answer is one person's, as their events say it.
+WRONG_ANSWERS = [f"{what}_failed" for what in ("sign_in", "code", "step_up", "password_change", "enrolment")]
+
+
+def failures_of(tenant: Tenant, since: datetime) -> QuerySet[Event]:
+    """The events of wrong answers for the members of one tenant, for who counts them; where they came from is no tenant's to know."""
+    # "Exists", because SQLite would look for the events of each member instead of the few of these kinds.
+    a_member = Exists(Membership.objects.filter(tenant=tenant, user=OuterRef("subject")))
+    return Event.objects.filter(a_member, tenant=None, kind__in=WRONG_ANSWERS, at__gte=since)
 
 
 def failures(since: timedelta) -> QuerySet[Event]:

@@ -51,7 +51,7 @@ def shortest(person: Person) -> tuple[int, str]:
     length, asked_by = Policy.password_length, ""
     for membership in _memberships(person):
         tenant = membership.tenant
-        asked = tenant.rules.shortest_password(factor_asked=tenant.factor_due(membership) is not None)
+        asked = tenant.rules.shortest_password(factor_asked=tenant.factor_due_by_policy(membership) is not None)
         if asked > length:
             length, asked_by = asked, tenant.name
     return length, asked_by

@@ -3,7 +3,7 @@
 Who calls whom: the middleware asks `live` and `touch` for every request; the portal's sign-in view calls `sign_in`; a hand-off
 calls `lock_portal` and `open_branch` around its ticket, in one transaction; a step-up calls `prove_again`; everything that
 ends a session, anywhere, calls `end` (or `end_here`, `end_everywhere`, `end_others`, `end_tenant`, which call it). Lock order,
-everywhere: user, portal rows by id, tickets, tenant, memberships, branches by id. The ledger's buckets are held alone.
+everywhere: user, portal rows by id, tickets, tenants by id, memberships, branches by id. The ledger's buckets are held alone.
 """
 
 import secrets
@@ -127,6 +127,7 @@ class Verdict(StrEnum):
     STRANGER = "stranger"  # no membership, or no such tenant: the caller shows the same for both
     BLOCKED = "blocked"
     SUSPENDED = "suspended"
+    FROZEN = "frozen"  # nobody new comes in for now; the console stays open
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +157,19 @@ def admission(portal: Session, slug: str, *, console: bool = False, lock: bool =
             return Admission(Verdict.BLOCKED, tenant, membership)
         if not tenant.is_active:
             return Admission(Verdict.SUSPENDED, tenant, membership)
+    if tenant.frozen_at and not console:
+        administers = membership is not None and membership.may_administer
+        if not (administers and portal.has_factor):  # an admin who has a second factor may still type it
+            return Admission(Verdict.PROVE if administers and _is_enrolled(portal) else Verdict.FROZEN, tenant, membership)
     if not _proof_suffices(portal, tenant, membership):
         return Admission(Verdict.PROVE, tenant, membership)
     if not _factor_suffices(portal, tenant, membership):
-        enrolled = TotpDevice.objects.filter(user_id=portal.user_id, confirmed=True).exists()
-        return Admission(Verdict.PROVE if enrolled else Verdict.ENROL, tenant, membership)
+        return Admission(Verdict.PROVE if _is_enrolled(portal) else Verdict.ENROL, tenant, membership)
     return Admission(Verdict.OPEN, tenant, membership)
+
+
+def _is_enrolled(portal: Session) -> bool:
+    return TotpDevice.objects.filter(user_id=portal.user_id, confirmed=True).exists()
 
 
 def _hold_tenant(slug: str) -> None:
@@ -188,14 +196,16 @@ def _proof_suffices(portal: Session, tenant: Tenant, membership: Membership | No
 
 def _factor_suffices(portal: Session, tenant: Tenant, membership: Membership | None) -> bool:
     """Operators always need a second factor, typed in this session; members where the tenant asks, once their grace is over."""
-    if portal.user.is_superuser:
+    if portal.user.is_superuser and tenant.proof_demanded_at is None:
         return portal.has_factor
     due = tenant.factor_due(membership)
     return due is None or due > clock.now() or proves_factor(portal, tenant)
 
 
 def proves_factor(session: Session, tenant: Tenant) -> bool:
-    """Was this session proven with a second factor, as this tenant counts it?"""
+    """Was this session proven with a second factor, as this tenant counts it? Where everybody is to prove it anew: since then."""
+    if since := tenant.proof_demanded_at:
+        return session.has_factor and (session.proved_at or BEGINNING) >= since
     return session.has_factor or (TRUSTED in session.methods and tenant.rules.trusted_browsers)
 
 
@@ -493,12 +503,71 @@ def end_everywhere(
         return end(Session.objects.filter(user=user), by=by, reason=reason, note=note, request=request)
 
 
-def end_tenant(tenant: Tenant, *, by: User | None, reason: Session.Reason, note: str = "", request: HttpRequest | None = None) -> int:
-    """End every branch of a tenant: one stamp that is in force at any size, then the rows in batches. Returns their number."""
+def end_tenant(
+    tenant: Tenant,
+    *,
+    by: User | None,
+    reason: Session.Reason,
+    note: str = "",
+    request: HttpRequest | None = None,
+    spare: Session | None = None,
+) -> int:
+    """End every branch of a tenant: one stamp that is in force at any size, then the rows in batches. Returns their number.
+
+    spare: a portal session whose tree stays. Raises StaleProof if it ended meanwhile.
+    """
     with transaction.atomic():
-        locked = Tenant.objects.select_for_update(no_key=True).get(pk=tenant.pk)
-        locked.valid_from = tenant.valid_from = clock.now() + timedelta(microseconds=1)
-        locked.save(update_fields=["valid_from"])
+        stamp_tenant(tenant, spare=spare, reason=reason, note=note)
+    return mark_tenant(tenant, by=by, reason=reason, note=note, request=request)
+
+
+def stamp_tenant(tenant: Tenant, *, spare: Session | None = None, reason: Session.Reason = Reason.BY_ADMIN, note: str = "") -> Tenant:
+    """From this moment, the new `valid_from`, no older proof opens anything at this tenant. Returns the tenant as it was.
+
+    In the caller's transaction, which holds the tenant from now on; `mark_tenant` comes behind it.
+
+    spare: a portal session that carries this moment as its proof, with its branches here. The person's other branches here are
+    marked at once, for this reason, since an end demands a still later proof of him. Raises StaleProof if it ended, or would
+    have to be proven anew, meanwhile: who came first wins.
+    """
+    assert connection.in_atomic_block
+    places = Tenant.objects.filter(pk=tenant.pk)
+    if spare:
+        try:
+            portal = lock_portal(spare.pk)
+        except NotAdmitted:
+            raise StaleProof from None
+        places = Tenant.objects.filter(Q(pk=tenant.pk) | Q(pk__in=Membership.objects.filter(user_id=portal.user_id).values("tenant")))
+    held = {place.pk: place for place in places.select_for_update(no_key=True).order_by("pk")}
+    stamp = clock.now() + timedelta(microseconds=1)
+    if spare:
+        _spare(portal, held, tenant, reason, note)
+        spare.authenticated_at, spare.proved_at = portal.authenticated_at, portal.proved_at
+    Tenant.objects.filter(pk=tenant.pk).update(valid_from=stamp)
+    tenant.valid_from = stamp
+    return held[tenant.pk]
+
+
+def _spare(portal: Session, places: dict[int, Tenant], tenant: Tenant, reason: Session.Reason, note: str) -> None:
+    """Give a tree, which is held with all the places of its person, a proof from now on, for the sake of one place."""
+    members = Membership.objects.filter(user_id=portal.user_id).select_for_update(no_key=True).order_by("tenant_id", "pk")
+    proven, typed = portal.authenticated_at, portal.proved_at or BEGINNING
+    # What has been ended or demanded since its true proof holds against this tree. Here that came first; elsewhere it goes on.
+    stricter = {each.tenant_id for each in members if typed < each.prove_after}
+    stricter |= {pk for pk, place in places.items() if proven < place.valid_from or typed < (place.proof_demanded_at or BEGINNING)}
+    if tenant.pk in stricter:
+        raise StaleProof
+    here = Session.objects.filter(tenant=tenant, ended_at=None)
+    end(here.filter(user_id=portal.user_id).exclude(parent=portal), by=portal.user, reason=reason, note=note, tell=False)
+    # Later than the proof that this end has just demanded.
+    portal.authenticated_at = portal.proved_at = proof = clock.now() + timedelta(microseconds=2)
+    kept = Q(pk=portal.pk) | Q(parent=portal, tenant=tenant)
+    Session.objects.filter(kept, ended_at=None).update(authenticated_at=proof, proved_at=proof)
+    Membership.objects.filter(user_id=portal.user_id, tenant__in=stricter).update(prove_after=proof + timedelta(microseconds=1))
+
+
+def mark_tenant(tenant: Tenant, *, by: User | None, reason: Session.Reason, note: str = "", request: HttpRequest | None = None) -> int:
+    """End the rows that a tenant's stamp has made worthless already, in batches; returns their number. Again after a crash: the rest."""
     total = 0
     while True:
         # Whoever proves himself anew meanwhile is not meant.

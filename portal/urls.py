@@ -21,7 +21,7 @@ from portal.views import (
     step_up,
     two_factor,
 )
-from portal.views.console import accounts, factors, home, lockouts, people, portal_sessions, sessions, tenants
+from portal.views.console import accounts, factors, home, lockouts, overview, panic, people, portal_sessions, sessions, tenants
 
 handler400 = errors.bad_request
 handler403 = errors.forbidden
@@ -80,7 +80,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("console/platform/accounts/<int:pk>/act", accounts.act, name="platform_account_act"),
     path("console/platform/sessions/", portal_sessions.page, name="platform_sessions"),
     path("console/platform/sessions/end", portal_sessions.end, name="platform_sessions_end"),
-    path("console/<slug:slug>/", home.overview, name="console"),
+    path("console/<slug:slug>/", overview.page, name="console_overview"),
+    path("console/<slug:slug>/", overview.page, name="console"),  # the console itself, as other pages call it
+    path("console/<slug:slug>/panic/", panic.page, name="console_panic"),
     path("console/<slug:slug>/sessions/", sessions.sessions_page, name="console_sessions"),
     path("console/<slug:slug>/sessions/end", sessions.sessions_end, name="console_sessions_end"),
     path("console/<slug:slug>/people/", people.page, name="console_people"),

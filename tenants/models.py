@@ -110,7 +110,11 @@ class Tenant(models.Model):
         return Policy.of(self.policy)
 
     def factor_due(self, membership: "Membership | None") -> datetime | None:
-        """From when on this member must have a second factor here; None: never. Grace counts from the later of policy and joining."""
+        """From when on this member must have a second factor here; None: never. While everybody is to prove one, it is everybody."""
+        return self.proof_demanded_at or self.factor_due_by_policy(membership)
+
+    def factor_due_by_policy(self, membership: "Membership | None") -> datetime | None:
+        """The same, but for what a panic demands. Grace counts from the later of policy and joining."""
         rules = self.rules
         asked = rules.second_factor == "everyone" or (
             rules.second_factor == "admins" and membership is not None and membership.role != Membership.Role.MEMBER

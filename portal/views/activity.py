@@ -89,6 +89,11 @@ WORDS: dict[str, Any] = {
     "not_me_told": lazy("The people who run %(place)s were told that a sign-in was somebody else's."),
     "mail_failed": lazy("A mail to you could not be delivered."),
     "foreign_session": lazy("You named a session that is not of %(place)s. Nothing was ended."),
+    "tenant_frozen": lazy("You froze sign-ins at %(place)s."),
+    "tenant_unfrozen": lazy("You lifted the freeze of %(place)s."),
+    "everything_ended": lazy("You ended every session at %(place)s."),
+    "proof_demanded": lazy("You asked everybody at %(place)s for a fresh proof."),
+    "demand_lifted": lazy("You no longer ask everybody at %(place)s for a fresh proof."),
 }
 BY_ME = {
     "foreign_lockout": lazy("You named somebody who is not locked out of %(place)s. Nobody was let in."),
@@ -124,6 +129,7 @@ ENDS: dict[str, Any] = {
 REFUSALS = {
     "blocked": lazy("%(place)s did not open: you are blocked there."),
     "suspended": lazy("%(place)s did not open: it is suspended."),
+    "frozen": lazy("%(place)s did not open: sign-ins were frozen there."),
 }
 BUCKETS = {
     "person": lazy("from browsers that are not known"),
@@ -134,6 +140,7 @@ ROLES: dict[str, Any] = dict(Membership.Role.choices)
 # Where the reason stands that a person reads.
 NOTES = {"session_ended": "note", "sessions_ended": "reason", "factors_reset": "reason", "lockout_released": "reason"}
 NOTES |= {"member_blocked": "reason", "member_removed": "reason"}
+NOTES |= dict.fromkeys(("tenant_frozen", "everything_ended", "proof_demanded"), "note")
 NOT_FOR_THE_SUBJECT = {"foreign_lockout"}  # an admin reached for somebody of another tenant, and got nothing
 DEVICE_IS_OF = {"session_ended"}  # it is the session's device that matters, not that of whoever ended it
 

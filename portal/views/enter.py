@@ -78,6 +78,11 @@ def refuse(request: SessionRequest, admitted: sessions.Admission, slug: str) -> 
         lead = _("An administrator of %(tenant)s blocked this account there. Your account and your other places are untouched.") % {
             "tenant": tenant.name
         }
+    elif admitted.verdict is sessions.Verdict.FROZEN:
+        title = _("Nobody new can enter %(tenant)s right now") % {"tenant": tenant.name}
+        lead = _("The people who run %(tenant)s have frozen sign-ins for the moment. Who is in already goes on. Try again later.") % {
+            "tenant": tenant.name
+        }
     else:
         title = _("%(tenant)s is suspended") % {"tenant": tenant.name}
         lead = _("An operator of this portal suspended %(tenant)s. Nobody can enter until it is resumed.") % {"tenant": tenant.name}

@@ -83,6 +83,8 @@ def _asks(tenant: Tenant, membership: Membership | None) -> list[str]:
     due = tenant.factor_due(membership) if membership else None
     if due is None:
         return []
+    if tenant.proof_demanded_at:
+        return [_("%(tenant)s asks everybody for a second factor, for now.") % {"tenant": tenant.name}]
     if due > clock.now():
         day = date_format(timezone.localtime(due), "j F")
         return [_("%(tenant)s asks for a second factor from %(day)s on.") % {"tenant": tenant.name, "day": day}]
@@ -149,7 +151,11 @@ def _trusted(request: PortalRequest) -> list[dict[str, Any]]:
 def _strict(user: User) -> list[str]:
     """The places that ask this person for a code in trusted browsers, too."""
     mine = Membership.objects.filter(user=user, blocked_at=None).select_related("tenant").order_by("tenant__name")
-    return [each.tenant.name for each in mine if each.tenant.factor_due(each) and not each.tenant.rules.trusted_browsers]
+    return [
+        each.tenant.name
+        for each in mine
+        if each.tenant.proof_demanded_at or (each.tenant.factor_due(each) and not each.tenant.rules.trusted_browsers)
+    ]
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

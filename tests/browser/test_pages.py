@@ -63,6 +63,8 @@ ERIN = [
 OLIVIA = [
     ("login", "/"),
     ("login", "/console/"),
+    ("login", "/console/acme/"),
+    ("login", "/console/acme/panic/"),
     ("login", "/console/acme/sessions/"),
     ("login", "/console/acme/sessions/?q=mei&sort=person"),
     ("login", "/console/acme/sessions/?q=nobody"),

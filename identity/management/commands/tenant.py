@@ -3,7 +3,7 @@
 import re
 from argparse import ArgumentParser
 from dataclasses import fields
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from django.core.exceptions import ValidationError
 from django.core.management import CommandError, CommandParser
 from django.db.models import Count
 
-from identity import clock, platform, sessions
+from identity import clock, members, panic, platform, sessions
 from identity.management.output import (
+    COMMAND_LINE,
     NO_TENANTS,
     Answer,
     VerbCommand,
@@ -49,7 +50,7 @@ POLICIES = (
 
 
 class Command(VerbCommand):
-    help = "Add, show, change, suspend and resume tenants, with their hosts and apps."
+    help = "Add, show, change, suspend and resume, freeze and unfreeze tenants, with their hosts and apps."
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(metavar="VERB", required=True)
@@ -84,6 +85,13 @@ class Command(VerbCommand):
         delete = verbs.add_parser("delete", help="a suspended one, with everything in it, for good")
         self._slug(self.verb(delete, self.delete, changes=True, in_steps=True))
         delete.add_argument("--reason", metavar="TEXT", default="", help="it stays in the log")
+
+        freeze = self.verb(verbs.add_parser("freeze", help="let nobody new in; who is in goes on"), self.freeze, changes=True)
+        self._slug(freeze)
+        freeze.add_argument("--reason", metavar="TEXT", default="", help="what its admins read, and the log keeps")
+        unfreeze = self.verb(verbs.add_parser("unfreeze", help="let people in again"), self.unfreeze, changes=True)
+        self._slug(unfreeze)
+        unfreeze.add_argument("--reason", metavar="TEXT", default="", help="what the log keeps")
 
         host = self.verb(verbs.add_parser("host", help="its further hosts"), self.host, changes=True)
         host.add_argument("words", nargs="+", metavar="add|remove|list SLUG HOST", help="“add” may be left out")
@@ -153,6 +161,8 @@ class Command(VerbCommand):
             "owners": owners,
             "members": people.count(),
             "live_sessions": Session.objects.alive_at(tenant).count(),
+            "frozen_at": tenant.frozen_at,
+            "proof_demanded_at": tenant.proof_demanded_at,
             "hosts": [host_facts(host) for host in tenant.hosts.all()],
             "apps": [app_facts(app) for app in tenant.apps.all()],
         }
@@ -160,6 +170,7 @@ class Command(VerbCommand):
             [
                 ("Name", tenant.name),
                 ("Status", tenant.get_status_display()),
+                *[(_IN_FORCE[each.kind], in_force_line(each)) for each in panic.in_force(tenant)],
                 ("Address", tenant.home_url),
                 ("Cookie domain", tenant.cookie_domain),
                 ("Colour", tenant.colour),
@@ -303,6 +314,25 @@ class Command(VerbCommand):
             after=None,
         )
 
+    def freeze(self, *, slug: str, reason: str, **_: Any) -> Answer:
+        tenant = tenant_named(slug)
+        before = tenant.frozen_at
+        changed = panic.freeze(tenant, by=members.COMMAND_LINE, note=clean(reason, 200))
+        live = Session.objects.alive_at(tenant).count()
+        lines = [
+            f"{tenant.name} is frozen{'' if changed else ' already'}: nobody new comes in but its admins, with a second factor.",
+            f"Live sessions, which go on: {live}. To end them: manage.py session end --tenant {slug}",
+            f"To open it again: manage.py tenant unfreeze {slug}",
+        ]
+        return change(*lines, before={"frozen_at": before}, after={"frozen_at": tenant.frozen_at}, changed=changed)
+
+    def unfreeze(self, *, slug: str, reason: str, **_: Any) -> Answer:
+        tenant = tenant_named(slug)
+        states: dict[str, Any] = {"before": {"frozen_at": tenant.frozen_at}, "after": {"frozen_at": None}}
+        if not panic.lift_freeze(tenant, by=members.COMMAND_LINE, note=clean(reason, 200)):
+            return change(f"{tenant.name} is not frozen.", changed=False, **states)
+        return change(f"{tenant.name} is open again.", **states)
+
     # --- Hosts ------------------------------------------------------------------------------------------------------
 
     def host(self, *, words: list[str], cookie_domain: str, **_: Any) -> Answer:
@@ -399,6 +429,15 @@ class Command(VerbCommand):
 
 def _is_being_deleted(tenant: Tenant) -> CommandError:
     return CommandError(f"{tenant.name} is being deleted, and nothing brings it back.")
+
+
+_IN_FORCE = {panic.FROZEN: "Frozen", panic.DEMANDED: "Proof demanded"}
+
+
+def in_force_line(each: panic.InForce) -> str:
+    """Since when, by whom and why."""
+    who = each.by.username if each.by else COMMAND_LINE
+    return f"since {each.since.astimezone(UTC):%Y-%m-%d %H:%M}, by {who}" + (f": {each.note}" if each.note else "")
 
 
 def policy_words(tenant: Tenant) -> dict[str, str]:

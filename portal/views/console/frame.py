@@ -5,6 +5,7 @@ from typing import Any
 from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
 
+from identity import panic
 from portal.access import ConsoleRequest
 from tenants.models import Tenant
 
@@ -14,7 +15,14 @@ Pages = list[dict[str, Any]]
 def of_tenant(request: ConsoleRequest, current: str, count: int | None = None) -> dict[str, Any]:
     """The context of a page in a tenant's console. count: how many rows the page lists, for its entry in the navigation."""
     tenant = request.console_tenant
-    return {"brand": tenant, "tenant": tenant, "membership": request.membership, "nav": tenant_pages(tenant, current, count)}
+    return {
+        "brand": tenant,
+        "tenant": tenant,
+        "membership": request.membership,
+        "nav": tenant_pages(tenant, current, count),
+        "is_panic": current == "panic",
+        "in_force": panic.in_force(tenant),
+    }
 
 
 def of_platform(current: str, count: int | None = None) -> dict[str, Any]:

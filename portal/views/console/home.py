@@ -5,7 +5,7 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
-from portal.access import ConsoleRequest, PortalRequest, console, operator, operators_proof, signed_in
+from portal.access import PortalRequest, operator, operators_proof, signed_in
 from tenants.models import Membership, Tenant
 
 
@@ -24,12 +24,6 @@ def home(request: PortalRequest) -> HttpResponse:
     shown = [{"tenant": tenant, "role": roles.get(tenant.pk, _("Operator"))} for tenant in listed]
     context = {"here": "console", "tenants": shown, "brands": listed, "is_operator": request.user.is_superuser}
     return render(request, "console/home.html", context)
-
-
-@require_safe
-@console
-def overview(request: ConsoleRequest) -> HttpResponse:
-    return redirect("console_sessions", request.console_tenant.slug)
 
 
 @require_safe
