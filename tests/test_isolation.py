@@ -1,14 +1,21 @@
 """Isolation both ways: every route of both URLconfs, with the wrong cookie, the wrong tenant, or none."""
 
+import re
 import uuid
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from django.apps import apps
 from django.urls import URLPattern
 
 from identity.models import Event, Session, User
 from identity.sessions import new_key
+from tests.acts import ACTS, Act
+from tests.furnish import Furnished, furnish
+from tests.test_roles import do, undone
 from tests.visitor import Cookie, Visitor, portal_url, tenant_url
 
 Open = Callable[..., Visitor]
@@ -165,3 +172,79 @@ def test_operators_see_every_tenant_but_enter_none_without_membership(cast: dict
     assert "Globex" in page
     assert erin.get(tenant_url("acme")).status_code == 403
     assert not erin.is_in("acme")
+
+
+# --- The console, with another tenant's ids -----------------------------------------------------------------------------
+
+
+def everything() -> dict[str, list[Any]]:
+    """All rows of all our tables, but for events: that somebody tried is noted."""
+    models = [model for label in ("identity", "tenants") for model in apps.get_app_config(label).get_models() if model is not Event]
+    return {model.__name__: sorted(model.objects.values_list(), key=str) for model in models}  # type: ignore[attr-defined]
+
+
+def is_about(act: Act, one: Furnished, other: Furnished) -> bool:
+    """Does this act name something of a tenant: are its arguments others at the other one?"""
+    return (act.path(one), act.post and act.post(one)) != (act.path(other), act.post and act.post(other))
+
+
+def traces(answer: Any, sent: str = "") -> list[str]:
+    """What an answer says of globex, in its body or its headers, that was not sent there."""
+    body = b"".join(answer.streaming_content) if answer.streaming else answer.content
+    text = body.decode(errors="replace") + repr(list(answer.headers.items()))
+    return re.findall("globex|carol|wren", text.replace(sent, "") if sent else text, re.IGNORECASE)
+
+
+@pytest.mark.asvs("8.2.2", "8.4.1", "8.1.1")
+def test_an_admin_with_another_tenants_ids_changes_and_learns_nothing(cast: dict[str, User], visitor: Open) -> None:
+    """Every act of the tenant's console, in one's own console with globex's ids, and in globex's console."""
+    own, theirs, bob = furnish("acme"), furnish("globex"), visitor("bob")
+    before, noted = everything(), Event.objects.filter(tenant=theirs.tenant).count()
+    tried = 0
+    for act in ACTS:
+        if act.is_platforms or act.name == "console_home":
+            continue
+        for slug in ("acme", "globex"):
+            if slug == "acme" and not is_about(act, own, theirs):
+                continue
+            with undone():
+                answer: Any = do(bob, act, theirs, slug)
+                assert answer.status_code == 404 or (answer.status_code == 403 and act.who == "owner"), (
+                    f"{act} at {slug}: {answer.status_code}"
+                )
+                assert everything() == before, f"{act} at {slug}"
+                assert Event.objects.filter(tenant=theirs.tenant).count() == noted
+                if slug == "acme":
+                    assert not traces(answer), f"{act} at {slug}"
+            tried += 1
+    assert tried > 20
+
+
+@pytest.mark.asvs("8.2.2", "8.4.1")
+def test_no_filter_of_a_page_reaches_another_tenant(cast: dict[str, User], visitor: Open) -> None:
+    """Every parameter that a page's own links and forms have, with every id of globex."""
+    own, theirs, bob = furnish("acme"), furnish("globex"), visitor("bob")
+    values = [value for value in theirs.ids.values() if value != theirs.tenant.slug]
+    before = everything()
+    for act in ACTS:
+        if act.is_platforms or act.who != "admin" or act.post:
+            continue
+        url = portal_url(act.url(own))
+        page = bob.get(url, follow=False)
+        assert not traces(page), act
+        for name in parameters("" if page.streaming else page.content.decode()):
+            for value in values:
+                answer = bob.get(f"{url}{'&' if '?' in url else '?'}{name}={value}", follow=False)
+                assert answer.status_code in {200, 302, 404}, f"{act} {name}={value}: {answer.status_code}"
+                assert not traces(answer, sent=value), f"{act} {name}={value}"
+    after = everything()
+    assert {name for name in before if before[name] != after[name]} <= {"Session"}  # that bob was there
+
+
+def parameters(html: str) -> set[str]:
+    """The names that the links and the forms of a page put into addresses."""
+    links = re.findall(r'(?:href|hx-get|action)="([^"]*)"', html)
+    found = {name for link in links for name, _value in parse_qsl(urlsplit(link.replace("&amp;", "&")).query, keep_blank_values=True)}
+    for form in re.findall(r"<form[^>]*method=\"get\".*?</form>", html, re.DOTALL | re.IGNORECASE):
+        found |= set(re.findall(r'name="([^"]+)"', form))
+    return found | {"q", "person", "after", "before"}

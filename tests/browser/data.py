@@ -1,8 +1,9 @@
 """What goes into a portal's database beside the browser, in a process with that portal's environment.
 
-python -m tests.browser.data install | crowd | long-names | asks:SLUG | code:NAME | old-proofs …
+python -m tests.browser.data install | crowd | long-names | furnish:SLUG | asks:SLUG | code:NAME | old-proofs …
 """
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from tests.browser.agents import (  # noqa: E402
     SAFARI_MAC,
 )
 from tests.browser.site import PASSWORD  # noqa: E402
+from tests.furnish import furnish  # noqa: E402
 
 NEW_PEOPLE = [
     ("priya", "Priya", "Raman"),
@@ -141,6 +143,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "install": install,
     "crowd": lambda: crowd(NEW_PEOPLE, VISITS),
     "long-names": lambda: crowd([LONG_NAME], [LONG_VISIT]),
+    "furnish": lambda slug: print(json.dumps(furnish(slug).ids)),
     "asks": asks,
     "code": code,
     "old-proofs": old_proofs,

@@ -55,7 +55,7 @@ def page(request: PortalRequest) -> HttpResponse:
     everything = Session.objects.alive_at_portal()
     matching = listing.search(everything, q)
     found = page_of(matching.select_related("user"), ORDERS[sort], after=get.get("after", ""), before=get.get("before", ""))
-    total = Session.objects.open_at_portal().count()
+    total = Session.objects.standing_at_portal().count()
     here = reverse("platform_sessions")
     kept = {"q": q, "sort": sort if sort != "seen" else ""}
     context = {
@@ -132,7 +132,7 @@ def _swap(request: PortalRequest, named: list[Session], proof: Proof) -> HttpRes
     rows = list(Session.objects.filter(pk__in=[row.pk for row in named]).select_related("user", "ended_by"))
     live = Session.objects.alive_at_portal()
     q = " ".join(request.POST.get("q", "").split())[:100]
-    total = Session.objects.open_at_portal().count()
+    total = Session.objects.standing_at_portal().count()
     context = {
         "rows": _rows(request, rows, fresh=True),
         "proof": proof,

@@ -57,7 +57,7 @@ def _list(request: ConsoleRequest, tenant: Tenant) -> dict[str, Any]:
     sort = get.get("sort", "seen") if get.get("sort") in ORDERS else "seen"
     order = ENDED if state == "ended" else _order(sort, get.get("dir", ""))
     q = " ".join(get.get("q", "").split())[:100]
-    everything = _ended(tenant) if state == "ended" else Session.objects.alive_at(tenant)
+    everything = _ended(tenant) if state == "ended" else Session.objects.standing_at(tenant)
     matching = listing.search(everything, q)
     total = everything.count()
     page = page_of(matching.select_related("user", "ended_by"), order, after=get.get("after", ""), before=get.get("before", ""))
@@ -188,7 +188,7 @@ def _swap(request: ConsoleRequest, named: list[Session], proof: Proof) -> HttpRe
     """The rows as they are now, the proof, and the counts, each for its place on the page."""
     tenant = request.console_tenant
     rows = Session.objects.filter(pk__in=[row.pk for row in named]).select_related("user", "ended_by")
-    live = Session.objects.alive_at(tenant)
+    live = Session.objects.standing_at(tenant)
     q = " ".join(request.POST.get("q", "").split())[:100]
     total = live.count()
     context = {

@@ -1,0 +1,53 @@
+"""Every page of the product with something on it: what `tests/browser/data.py` "all-sorts" puts there. For tests that look at all of them.
+
+A page of the URLconf that nobody has put here fails a test (test_quality.py).
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Look:
+    """A page as one of the cast sees it. who: "" is a guest. status: what the server answers."""
+
+    who: str
+    host: str
+    path: str
+    status: int = 200
+
+    def __str__(self) -> str:
+        return f"{self.who or 'guest'} {self.host}{self.path}"
+
+
+TOKEN = "x" * 43
+
+
+def looks(who: str, host: str, *paths: str, status: int = 200) -> list[Look]:
+    return [Look(who, host, path, status) for path in paths]
+
+
+GUEST = [
+    *looks("", "login", "/login/", "/signup/", "/password/forgot/", "/password/reset/done/", "/logout/", "/outbox/"),
+    *looks("", "login", f"/password/reset/{TOKEN}/", f"/invitation/{TOKEN}/", "/no/such/page", status=404),
+    *looks("", "acme", "/welcome/"),
+    *looks("", "nobody", "/", status=404),
+]
+DAVE = [
+    *looks("dave", "login", "/?places=1", "/account/", "/account/password/", "/account/password/done/", "/account/sessions/"),
+    *looks("dave", "login", "/account/activity/", "/account/two-factor/", "/account/two-factor/add/", "/account/email/", "/account/name/"),
+    *looks("dave", "login", "/account/export/", "/account/delete/", "/console/", "/step-up/?next=/account/"),
+    *looks("dave", "acme", "/", "/welcome/", "/_portal/logout"),
+]
+ACME = "/console/acme"
+OLIVIA = [
+    *looks("olivia", "login", "/console/", f"{ACME}/sessions/", f"{ACME}/sessions/?q=mei&sort=person", f"{ACME}/sessions/?q=nobody"),
+    *looks("olivia", "login", f"{ACME}/sessions/?state=ended", f"{ACME}/lockouts/", f"{ACME}/people/", f"{ACME}/people/?q=nobody"),
+    *looks("olivia", "login", f"{ACME}/people/?state=invited", f"{ACME}/people/?state=waiting", f"{ACME}/people/invite/"),
+    *looks("olivia", "login", "/console/globex/lockouts/", "/console/globex/people/?state=invited"),
+]
+PLATFORM = "/console/platform"
+ERIN = [
+    *looks("erin", "login", "/account/two-factor/", "/account/two-factor/codes/", "/console/", f"{PLATFORM}/lockouts/"),
+    *looks("erin", "login", f"{PLATFORM}/lockouts/?q=nobody", f"{PLATFORM}/factors/", "/step-up/?next=/account/two-factor/"),
+]
+ALL = [*GUEST, *DAVE, *OLIVIA, *ERIN]
