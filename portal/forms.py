@@ -20,6 +20,7 @@ from identity.backends import LONGEST_PASSWORD
 from identity.factors import Checked, has_factor
 from identity.invitations import AT_ONCE, addresses_in
 from identity.models import User, fold
+from identity.networks import within
 from tenants.models import Tenant
 
 
@@ -490,3 +491,36 @@ class InviteForm(PlainForm):
         if not found:
             raise ValidationError(gettext("There is no address in this."))
         return found
+
+
+def _when(**attrs: str) -> forms.DateTimeInput:
+    return forms.DateTimeInput(format="%Y-%m-%dT%H:%M", attrs={"class": "input", "type": "datetime-local", **attrs})
+
+
+class EventsForm(PlainForm):
+    """What of a tenant's log is looked for. Times are in the person's zone."""
+
+    kind = forms.RegexField(r"\A[a-z_]{1,40}\Z", required=False)
+    person = forms.CharField(label=_("Name or e-mail"), required=False, widget=forms.TextInput(attrs={"class": "input", "type": "search"}))
+    since = forms.ChoiceField(choices=[("hour", ""), ("day", ""), ("week", "")], required=False)
+    address = forms.CharField(
+        label=_("Address"),
+        required=False,
+        help_text=_("Whole, or its beginning, such as 203.0.113."),
+        widget=forms.TextInput(attrs={"class": "input", "autocomplete": "off", "spellcheck": "false"}),
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        kinds_of_time = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d"]
+        for name, label in (("from", _("From")), ("to", _("Until"))):  # one of them is a word of Python
+            self.fields[name] = forms.DateTimeField(label=label, required=False, input_formats=kinds_of_time, widget=_when())
+
+    def clean_person(self) -> str:
+        return " ".join(self.cleaned_data["person"].split())[:100]
+
+    def clean_address(self) -> str:
+        address: str = self.cleaned_data["address"]
+        if address and within(address) is None:
+            raise ValidationError(gettext("This is no address, nor the beginning of one. Type it such as 203.0.113. or 2001:db8:"))
+        return address

@@ -21,7 +21,7 @@ from portal.views import (
     step_up,
     two_factor,
 )
-from portal.views.console import factors, home, lockouts, people, sessions
+from portal.views.console import events, factors, home, lockouts, people, sessions
 
 handler400 = errors.bad_request
 handler403 = errors.forbidden
@@ -77,6 +77,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("console/<slug:slug>/people/", people.page, name="console_people"),
     path("console/<slug:slug>/people/invite/", people.invite, name="console_people_invite"),
     path("console/<slug:slug>/people/act", people.act, name="console_people_act"),
+    path("console/<slug:slug>/events/", events.page, name="console_events"),
+    path("console/<slug:slug>/events/<int:pk>/", events.event, name="console_event"),
+    path("console/<slug:slug>/events/export/", events.export, name="console_events_export"),
     path("console/<slug:slug>/lockouts/", lockouts.of_tenant, name="console_lockouts"),
     path("api/v1/signup", api.signup),
     path("api/v1/login", api.login),
