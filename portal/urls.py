@@ -77,6 +77,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("console/<slug:slug>/people/", people.page, name="console_people"),
     path("console/<slug:slug>/people/invite/", people.invite, name="console_people_invite"),
     path("console/<slug:slug>/people/act", people.act, name="console_people_act"),
+    path("console/<slug:slug>/people/<str:username>/", people.person, name="console_person"),
     path("console/<slug:slug>/events/", events.page, name="console_events"),
     path("console/<slug:slug>/events/<int:pk>/", events.event, name="console_event"),
     path("console/<slug:slug>/events/export/", events.export, name="console_events_export"),

@@ -77,7 +77,7 @@ def _list(request: ConsoleRequest) -> dict[str, Any]:
     return {
         **frame.of_tenant(request, "events"),
         "form": form,
-        "rows": [_row(tenant, each) for each in journal.entries(tenant, found.rows)],
+        "rows": [row_of(tenant, each) for each in journal.entries(tenant, found.rows)],
         "n": min(n, COUNTED),
         "is_more": n > COUNTED,
         "asked": asked,
@@ -143,7 +143,8 @@ def _query(asked: dict[str, str]) -> str:
     return f"?{urlencode(kept)}" if kept else ""
 
 
-def _row(tenant: Tenant, entry: Entry) -> Row:
+def row_of(tenant: Tenant, entry: Entry) -> Row:
+    """One event in words."""
     return Row(
         entry=entry,
         url=reverse("console_event", args=[tenant.slug, entry.id]),
@@ -189,7 +190,7 @@ def event(request: ConsoleRequest, pk: int) -> HttpResponse:
     entry = journal.entries(tenant, [found])[0]
     context = {
         **frame.of_tenant(request, "events"),
-        "row": _row(tenant, entry),
+        "row": row_of(tenant, entry),
         "entry": entry,
         "state": _state(found),
         "seal": found.seal,
