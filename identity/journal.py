@@ -55,11 +55,22 @@ class Criteria:
 
 def matching(tenant: Tenant, wanted: Criteria) -> QuerySet[Event]:
     """The events of one tenant that match, in no order."""
+    rows = _matching(tenant, wanted)
+    return rows if wanted.people is None else rows.filter(Q(actor__in=wanted.people) | _about(wanted.people))
+
+
+def halves(tenant: Tenant, wanted: Criteria) -> tuple[QuerySet[Event], QuerySet[Event] | None]:
+    """The same for one page of many: with people, what they did, and what else was done to them, each by an index of its own."""
+    rows = _matching(tenant, wanted)
+    if wanted.people is None:
+        return rows, None
+    return rows.filter(actor__in=wanted.people), rows.filter(_about(wanted.people)).exclude(actor__in=wanted.people)
+
+
+def _matching(tenant: Tenant, wanted: Criteria) -> QuerySet[Event]:
     rows = Event.objects.filter(tenant=tenant)
     if wanted.kinds:
         rows = rows.filter(kind__in=wanted.kinds)
-    if wanted.people is not None:
-        rows = rows.filter(_of(wanted.people))
     if wanted.since:
         rows = rows.filter(at__gte=wanted.since)
     if wanted.until:
@@ -69,8 +80,8 @@ def matching(tenant: Tenant, wanted: Criteria) -> QuerySet[Event]:
     return rows
 
 
-def _of(people: Sequence[int]) -> Q:
-    return Q(actor__in=people) | (Q(subject__in=people) & ~Q(kind__startswith=FOREIGN))
+def _about(people: Sequence[int]) -> Q:
+    return Q(subject__in=people) & ~Q(kind__startswith=FOREIGN)
 
 
 def _elsewhere() -> Q:
@@ -94,7 +105,7 @@ def _belongs(tenant: Tenant, ids: set[int]) -> set[int]:
     if not rest:
         return now
     once = Event.objects.filter(tenant=tenant, kind__in=BELONGED, subject__in=rest).order_by().values_list("subject_id", flat=True)
-    return now | {pk for pk in once.distinct() if pk is not None}
+    return now | set(once.distinct())
 
 
 # --- What of each -------------------------------------------------------------------------------------------------

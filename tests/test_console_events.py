@@ -8,6 +8,7 @@ import tracemalloc
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -304,6 +305,17 @@ def test_hostile_texts_are_text_on_every_page_and_harmless_in_the_copy(
     assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row.values())
     told = json.loads(file(bob, "jsonl").splitlines()[0])
     assert told["data"]["note"] == text
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("path", ["events/?person=", "events/?address=", "events/?kind=", "events/?from=", "people/?q=", "people/?group="])
+def test_hostile_texts_in_the_url_are_text_or_ignored(cast: dict[str, User], acme: Tenant, visitor: Open, path: str, text: str) -> None:
+    bob = visitor("bob")
+    page = bob.get(portal_url(f"/console/acme/{path}{quote(text)}"))
+    assert page.status_code == 200
+    for alive in ("<script>alert", "<img src=x", 'hx-get="/logout/"'):
+        assert alive not in page.content.decode()
+    assert len(page.content) < 60_000
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])

@@ -69,9 +69,9 @@ def _list(request: ConsoleRequest) -> dict[str, Any]:
     tenant, given = request.console_tenant, request.GET
     form = EventsForm(given)
     asked = _asked(form)
-    rows = journal.matching(tenant, _criteria(tenant, form))
-    found = page_of(rows, NEWEST, after=given.get("after", ""), before=given.get("before", ""))
-    n = rows.order_by()[: COUNTED + 1].count()
+    rows, also = journal.halves(tenant, _criteria(tenant, form))
+    found = page_of(rows, NEWEST, also=also, after=given.get("after", ""), before=given.get("before", ""))
+    n = sum(part.order_by()[: COUNTED + 1].count() for part in (rows, also) if part is not None)
     states = [_state(event) for event in found.rows] if "check" in given else []
     around = {name: given[name] for name in ("after", "before") if given.get(name)}
     return {
@@ -171,6 +171,9 @@ def _details(entry: Entry) -> str:
         return str(REASONS.get(str(entry.data.get("reason")), ""))
     if entry.data.get("group"):
         return str(entry.data["group"])
+    if entry.before is None or entry.after is None:  # made or removed: its name says enough
+        side = entry.after or entry.before
+        return _shown(side.get("name") or side.get("host") or side.get("role"))[:200] if isinstance(side, dict) else ""
     changed = [f"{name}: {before} → {after}" for name, before, after, is_changed in _sides(entry) if is_changed]
     return ", ".join(changed)[:200]
 

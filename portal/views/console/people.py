@@ -341,8 +341,9 @@ def _end(request: ConsoleRequest, name: str) -> HttpResponse:
     form = EndForm(request.POST if "reason" in request.POST else None)
     if not form.is_valid():
         sample = [{"device": device(row.user_agent).label, "address": row.ip or "", "seen": row.last_seen_at} for row in live[:10]]
-        context = {"person": person, "n": live.count(), "sample": sample, "is_me": person.pk == request.user.pk}
-        return _ask(request, "end", {**context, "more": context["n"] - len(sample), **_typed(form)})
+        n = live.count()
+        context = {"person": person, "n": n, "sample": sample, "more": n - len(sample), "is_me": person.pk == request.user.pk}
+        return _ask(request, "end", {**context, **_typed(form)})
     reason = Session.Reason.BY_ADMIN if request.membership and request.membership.may_administer else Session.Reason.BY_OPERATOR
     note = clean(form.cleaned_data["reason"], 200)
     done = sessions.end_here(person, tenant, by=request.user, reason=reason, note=note, request=request)
