@@ -21,7 +21,21 @@ from portal.views import (
     step_up,
     two_factor,
 )
-from portal.views.console import accounts, factors, home, lockouts, overview, panic, people, portal_sessions, sessions, tenants
+from portal.views.console import (
+    accounts,
+    apps,
+    events,
+    factors,
+    groups,
+    home,
+    lockouts,
+    overview,
+    panic,
+    people,
+    portal_sessions,
+    sessions,
+    tenants,
+)
 
 handler400 = errors.bad_request
 handler403 = errors.forbidden
@@ -88,6 +102,17 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("console/<slug:slug>/people/", people.page, name="console_people"),
     path("console/<slug:slug>/people/invite/", people.invite, name="console_people_invite"),
     path("console/<slug:slug>/people/act", people.act, name="console_people_act"),
+    path("console/<slug:slug>/people/<str:username>/", people.person, name="console_person"),
+    path("console/<slug:slug>/events/", events.page, name="console_events"),
+    path("console/<slug:slug>/events/<int:pk>/", events.event, name="console_event"),
+    path("console/<slug:slug>/events/export/", events.export, name="console_events_export"),
+    path("console/<slug:slug>/groups/", groups.page, name="console_groups"),
+    path("console/<slug:slug>/groups/<int:pk>/", groups.group_page, name="console_group"),
+    path("console/<slug:slug>/groups/<int:pk>/act", groups.act, name="console_group_act"),
+    path("console/<slug:slug>/apps/", apps.page, name="console_apps"),
+    path("console/<slug:slug>/apps/add/", apps.add, name="console_app_add"),
+    path("console/<slug:slug>/apps/<int:pk>/", apps.change, name="console_app"),
+    path("console/<slug:slug>/apps/<int:pk>/remove", apps.remove, name="console_app_remove"),
     path("console/<slug:slug>/lockouts/", lockouts.of_tenant, name="console_lockouts"),
     path("api/v1/signup", api.signup),
     path("api/v1/login", api.login),

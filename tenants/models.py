@@ -275,6 +275,24 @@ def check_new_host(host: str, tenant: Tenant, own: "Host | App | None" = None) -
             raise ValidationError(_("%(host)s lies inside another tenant's cookie domain."), params={"host": host})
 
 
+_PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]{0,199}")
+PUBLIC_PATHS = 50  # of one app
+
+
+def check_public_path(path: object) -> None:
+    """Refuse what is no beginning of a path, or would open more than it says. Raises ValidationError with the cure."""
+
+    def refuse(text: Any) -> None:
+        raise ValidationError({"public_paths": ValidationError(text, params={"path": str(path)[:80]})})
+
+    if not isinstance(path, str) or not path.startswith("/"):
+        refuse(_("Each public path begins with a slash: “%(path)s” does not."))
+    elif path == "/":
+        refuse(_("A slash alone would open the whole app. Name a path, such as /webhooks/."))
+    elif not _PATH.fullmatch(path) or "//" in path or {".", ".."} & set(path.split("/")) or "%2" in path.lower():
+        refuse(_("“%(path)s” is no plain path. Write it without spaces, dots alone, ? and #, such as /webhooks/."))
+
+
 class App(models.Model):
     """A host inside a tenant's cookie domain that a reverse proxy protects. Its rules are stored, not yet enforced."""
 
@@ -325,8 +343,10 @@ class App(models.Model):
         unknown = set(self.roles) - set(Membership.Role.values)
         if unknown:
             raise ValidationError({"roles": f"Roles are: {', '.join(Membership.Role.values)}."})
-        if not all(isinstance(path, str) and path.startswith("/") for path in self.public_paths):
-            raise ValidationError({"public_paths": "Each public path begins with a slash."})
+        if len(self.public_paths) > PUBLIC_PATHS:
+            raise ValidationError({"public_paths": ValidationError(_("At most %(n)d public paths."), params={"n": PUBLIC_PATHS})})
+        for path in self.public_paths:
+            check_public_path(path)
 
 
 class Membership(models.Model):
@@ -356,6 +376,11 @@ class Membership(models.Model):
         return self.role in {self.Role.ADMIN, self.Role.OWNER} and self.blocked_at is None
 
 
+def group_key(name: str) -> str:
+    """The form in which the names of groups are compared."""
+    return unicodedata.normalize("NFKC", name).casefold()[:160]
+
+
 class Group(models.Model):
     """Members of one tenant under one name, for the rules of its apps and for what those apps are told about a person."""
 
@@ -372,7 +397,10 @@ class Group(models.Model):
         return self.name
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        self.name_key = unicodedata.normalize("NFKC", self.name).casefold()[:160]
+        self.name_key = group_key(self.name)
+        fields = kwargs.get("update_fields")
+        if fields is not None and "name" in fields:
+            kwargs["update_fields"] = {*fields, "name_key"}
         super().save(*args, **kwargs)
 
 

@@ -11,7 +11,8 @@ from django.core.exceptions import ValidationError
 from django.core.management import CommandError, CommandParser
 from django.db.models import Count
 
-from identity import clock, members, panic, platform, sessions
+from identity import app_rules, clock, members, panic, platform, sessions
+from identity.app_rules import Wanted
 from identity.management.output import (
     COMMAND_LINE,
     NO_TENANTS,
@@ -164,7 +165,7 @@ class Command(VerbCommand):
             "frozen_at": tenant.frozen_at,
             "proof_demanded_at": tenant.proof_demanded_at,
             "hosts": [host_facts(host) for host in tenant.hosts.all()],
-            "apps": [app_facts(app) for app in tenant.apps.all()],
+            "apps": [app_rules.facts(app) for app in tenant.apps.all()],
         }
         lines = facts(
             [
@@ -398,11 +399,9 @@ class Command(VerbCommand):
         **_: Any,
     ) -> Answer:
         tenant = tenant_named(slug, lock=True)
-        app = App(tenant=tenant, name=name, host=canonical(host), second_factor=second_factor)
-        app.roles, app.public_paths = sorted(set(role or [])), list(dict.fromkeys(public_path or []))
-        save_checked(app)
-        after = app_facts(app)
-        note("app_added", tenant=tenant, before=None, after=after)
+        wanted = Wanted(name, canonical(host), role or [], second_factor=second_factor, public_paths=public_path or [])
+        app = app_rules.add(tenant, wanted)
+        after = app_rules.facts(app)
         return change(f"Added {app_line(app)}", NOT_ENFORCED, after=after)
 
     def remove_app(self, *, slug: str, host: str, **_: Any) -> Answer:
@@ -410,18 +409,26 @@ class Command(VerbCommand):
         app = App.objects.filter(tenant=tenant, host=name).first()
         if app is None:
             raise CommandError(f"{tenant.name} has no app at {name}. Those it has: manage.py tenant app list {slug}")
-        before = app_facts(app)
-        app.delete()
-        note("app_removed", tenant=tenant, before=before, after=None)
+        before = app_rules.facts(app)
+        app_rules.remove(app)
         return change(f"Removed {before['name']} at {name}.", before=before)
 
     def list_apps(self, *, slug: str, **_: Any) -> Answer:
         tenant = tenant_named(slug)
         apps = list(tenant.apps.all())
         header = ("NAME", "HOST", "WHO", "SECOND FACTOR", "PUBLIC PATHS")
-        rows = [[app.name, app.host, ", ".join(app.roles) or "every member", app.second_factor, " ".join(app.public_paths)] for app in apps]
+        rows = [
+            [
+                app.name,
+                app.host,
+                ", ".join([*app.roles, *map(str, app.groups.all())]) or "every member",
+                app.second_factor,
+                " ".join(app.public_paths),
+            ]
+            for app in apps
+        ]
         lines = [*table(header, rows), NOT_ENFORCED] if rows else [f"No apps yet: manage.py tenant app add {slug} NAME HOST"]
-        return Answer(lines, {"apps": [app_facts(app) for app in apps], "enforced": False})
+        return Answer(lines, {"apps": [app_rules.facts(app) for app in apps], "enforced": False})
 
 
 # --- In words -------------------------------------------------------------------------------------------------------
@@ -547,19 +554,9 @@ def host_line(host: Host) -> str:
     return f"{host.name} (cookie domain {host.cookie_domain}{'' if host.approved_at else ', not approved'})"
 
 
-def app_facts(app: App) -> dict[str, Any]:
-    return {
-        "name": app.name,
-        "host": app.host,
-        "url": app.url,
-        "roles": app.roles,
-        "second_factor": app.second_factor,
-        "public_paths": app.public_paths,
-    }
-
-
 def app_line(app: App) -> str:
-    rules = ["only " + ", ".join(app.roles)] if app.roles else []
+    who = [*app.roles, *(f"the group {group}" for group in app.groups.all())]
+    rules = ["only " + ", ".join(who)] if who else []
     rules += ["with a second factor"] if app.second_factor else []
     rules += ["open to all: " + " ".join(app.public_paths)] if app.public_paths else []
     return f"{app.name} at {app.host}{' (' + '; '.join(rules) + ')' if rules else ''}"
