@@ -21,7 +21,7 @@ from portal.views import (
     step_up,
     two_factor,
 )
-from portal.views.console import factors, home, lockouts, people, sessions
+from portal.views.console import factors, home, hosts, lockouts, people, sessions, settings
 
 handler400 = errors.bad_request
 handler403 = errors.forbidden
@@ -78,6 +78,13 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("console/<slug:slug>/people/invite/", people.invite, name="console_people_invite"),
     path("console/<slug:slug>/people/act", people.act, name="console_people_act"),
     path("console/<slug:slug>/lockouts/", lockouts.of_tenant, name="console_lockouts"),
+    path("console/<slug:slug>/settings/", settings.overview, name="console_settings"),
+    path("console/<slug:slug>/settings/look/", settings.look, name="console_settings_look"),
+    path("console/<slug:slug>/settings/look/preview.css", settings.look_css, name="console_settings_look_css"),
+    path("console/<slug:slug>/settings/policy/", settings.policy, name="console_settings_policy"),
+    path("console/<slug:slug>/settings/sign-up/", settings.sign_up, name="console_settings_sign_up"),
+    path("console/<slug:slug>/settings/hosts/", hosts.page, name="console_settings_hosts"),
+    path("console/<slug:slug>/settings/hosts/act", hosts.act, name="console_settings_hosts_act"),
     path("api/v1/signup", api.signup),
     path("api/v1/login", api.login),
     path("api/v1/logout", api.logout),

@@ -109,7 +109,11 @@ def test_the_routes_of_the_two_kinds_of_host_do_not_mix(cast: dict[str, User], v
     assert olivia.get(tenant_url("acme", "/_portal/check"), follow=False).status_code == 404  # the gate is not built yet
 
 
-CONSOLE = ("/console/{}/", "/console/{}/sessions/", "/console/{}/lockouts/", "/console/{}/people/", "/console/{}/people/invite/")
+CONSOLE = (
+    "/console/{}/", "/console/{}/sessions/", "/console/{}/lockouts/", "/console/{}/people/", "/console/{}/people/invite/",
+    "/console/{}/settings/", "/console/{}/settings/look/", "/console/{}/settings/policy/", "/console/{}/settings/sign-up/",
+    "/console/{}/settings/hosts/",
+)  # fmt: skip
 
 
 @pytest.mark.asvs("8.1.1", "8.2.1", "8.2.2", "8.3.1")
