@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 
-from django.db.models import Q, QuerySet
+from django.db.models import Count, Q, QuerySet
 
 from identity import clock, sessions
 from identity.models import Session, TotpDevice
@@ -32,19 +32,21 @@ class Forecast:
 
 def forecast(tenant: Tenant) -> Forecast:
     """What the policy of `tenant`, which need not be saved, would do now."""
-    alive = Session.objects.alive_at(tenant)
     idle, old = sessions.idle_for_too_long(tenant), sessions.open_for_too_long(tenant)
     unproven = Q(pk__in=sessions.unproven(tenant).values("pk"))
-    ending = alive.filter(idle | old | unproven).order_by()
+    ending = idle | old | unproven
+    figures = Session.objects.alive_at(tenant).aggregate(
+        live=Count("pk"),
+        sessions=Count("pk", filter=ending),
+        people=Count("user", filter=ending, distinct=True),
+        idle=Count("pk", filter=idle),
+        old=Count("pk", filter=old),
+        unproven=Count("pk", filter=unproven),
+    )
     asked = people_asked(tenant)
     lacking = without_factor(asked)
     return Forecast(
-        live=alive.count(),
-        sessions=ending.count(),
-        people=ending.values("user").distinct().count(),
-        idle=alive.filter(idle).count(),
-        old=alive.filter(old).count(),
-        unproven=alive.filter(unproven).count(),
+        **figures,
         asked=asked.count(),
         without=lacking.count(),
         admins_without=lacking.exclude(role=Membership.Role.MEMBER).count(),

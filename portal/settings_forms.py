@@ -197,7 +197,7 @@ class PolicyForm(PlainForm):
     )
     second_factor = forms.ChoiceField(
         label=_("Second factor"),
-        choices=[("off", _("Nobody must")), ("admins", _("Admins")), ("everyone", _("Everyone"))],
+        choices=[("off", _("Nobody")), ("admins", _("Admins")), ("everyone", _("Everyone"))],
         help_text=_("Who must have an authenticator app. Whoever has one is asked for it in any case."),
         widget=forms.RadioSelect,
     )

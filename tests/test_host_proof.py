@@ -98,7 +98,7 @@ def do(browser: Visitor, verb: str, name: str, **fields: str) -> Any:
 
 def answers(name: str) -> bool:
     hosts.forget()
-    return Visitor().get(f"http://{name}:8000/welcome/").status_code == 200
+    return bool(Visitor().get(f"http://{name}:8000/welcome/").status_code == 200)
 
 
 def told(kind: str) -> list[Event]:

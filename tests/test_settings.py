@@ -139,7 +139,7 @@ def test_the_picker_counts_where_it_was_used_and_the_text_where_that_was(acme: T
 def test_a_look_that_is_tried_out_is_drawn_and_not_saved(acme: Tenant, visitor: Open) -> None:
     olivia = visitor("olivia")
     page = olivia.post(portal_url(SETTINGS + "look/"), look_of(acme, name="Apex", colour="#aa0000", preview="1"))
-    assert "Drawn, not saved." in text(page)
+    assert "Shown, not saved." in text(page)
     assert "preview.css?colour=aa0000" in page.content.decode()
     css = olivia.get(portal_url(SETTINGS + "look/preview.css?colour=aa0000"))
     assert css.content.decode() == '[data-brand="preview"] { --brand: #aa0000; }\n'

@@ -215,7 +215,8 @@ class Command(VerbCommand):
 
     @staticmethod
     def _say_set(done: tenancy.Change) -> Answer:
-        tenant, states = done.tenant, {"before": done.before, "after": done.after}
+        tenant = done.tenant
+        states: dict[str, Any] = {"before": done.before, "after": done.after}
         ended = done.did.sessions if done.did else 0
         if not done.is_one:
             return change(f"{tenant.name} is like that already.", changed=False, ended=0, **states)

@@ -68,7 +68,11 @@ def overview(request: ConsoleRequest) -> HttpResponse:
     rules = tenant.rules
     waiting = tenant.hosts.filter(approved_at=None).count()
     context = {
-        "policy_lines": [(label, in_policy_words(name, getattr(rules, name))) for name, label in POLICY_LABELS.items()],
+        "policy_lines": [
+            (label, in_policy_words(name, getattr(rules, name)))
+            for name, label in POLICY_LABELS.items()
+            if name != "grace_days" or rules.second_factor != "off"
+        ],
         "factor_due": simulation.due_day(tenant),
         "sign_up": SIGN_UP[rules.sign_up][0],
         "sign_up_means": _means(tenant, rules.sign_up),
@@ -95,7 +99,7 @@ def look(request: ConsoleRequest) -> HttpResponse:
         if "preview" not in request.POST:
             return _saved(request, tenancy.change(tenant, form.wanted, by=actor_of(request)), "console_settings_look")
         drawn = {"name": data["name"], "colour": data["colour"], "note": data["sign_in_note"]}
-        form.data = {**form.data.dict(), "colour": data["colour"], "picked": data["colour"]}
+        form.data = {**request.POST.dict(), "colour": data["colour"], "picked": data["colour"]}
         context["is_preview"] = True
         context["lost_logo"] = bool(request.FILES)
     css = f"{reverse('console_settings_look_css', args=[tenant.slug])}?{urlencode({'colour': drawn['colour'][1:]})}"
@@ -203,9 +207,7 @@ def _story(before: Policy, imagined: Tenant, foreseen: Forecast) -> dict[str, An
 
 
 def _headline(foreseen: Forecast) -> str:
-    if not foreseen.sessions:
-        return _("No session would end.")
-    return _ends_words(foreseen, _("%(sessions)s of %(people)s would end now."))
+    return _ends_words(foreseen, _("%(sessions)s of %(people)s would end now.")) if foreseen.sessions else _("No session would end.")
 
 
 @dataclass(frozen=True, slots=True)
