@@ -18,7 +18,7 @@ from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import DurationField, F, Q, TextField, Value
-from django.db.models.functions import Cast, Greatest, Now
+from django.db.models.functions import Cast, Greatest, Least, Now
 from django.http import HttpRequest
 
 from identity import clock, crypto, events, known, ledger, links, mails, seals
@@ -557,19 +557,21 @@ def _either(limit: Callable[[bool], Q]) -> Q:
 def shorten(tenant: Tenant) -> int:
     """Make the tenant's limits hold for the branches that are open, so that those beyond them are over. Never lengthens.
 
-    Returns how many rows were changed. In the caller's transaction, rows locked in id order.
+    Returns how many rows were changed. In batches, each a transaction of its own, because every request of a locked row waits;
+    what a crash leaves over, `prune` does.
     """
     changed = 0
     for persistent in (False, True):
-        limits = {
-            "idle_expires_at": F("last_seen_at") + Value(tenant.rules.idle_limit(persistent=persistent), DurationField()),
-            "expires_at": F("authenticated_at") + Value(tenant.rules.absolute_limit(persistent=persistent), DurationField()),
-        }
-        for name, limit in limits.items():
-            rows = Session.objects.filter(tenant=tenant, ended_at=None, persistent=persistent, **{f"{name}__gt": limit})
-            ids = list(rows.select_for_update(of=("self",), no_key=True).order_by("pk").values_list("pk", flat=True))
-            for first in range(0, len(ids), BATCH):
-                changed += Session.objects.filter(pk__in=ids[first : first + BATCH]).update(**{name: limit})
+        idle = F("last_seen_at") + Value(tenant.rules.idle_limit(persistent=persistent), DurationField())
+        whole = F("authenticated_at") + Value(tenant.rules.absolute_limit(persistent=persistent), DurationField())
+        rows = Session.objects.filter(tenant=tenant, ended_at=None, persistent=persistent)
+        rows = rows.filter(Q(idle_expires_at__gt=idle) | Q(expires_at__gt=whole))
+        ids = list(rows.order_by("pk").values_list("pk", flat=True))
+        for first in range(0, len(ids), BATCH):
+            batch = rows.filter(pk__range=(ids[first], ids[first : first + BATCH][-1]))
+            with transaction.atomic():
+                list(batch.select_for_update(no_key=True).order_by("pk").values_list("pk"))  # in the order of every other end
+                changed += batch.update(idle_expires_at=Least(F("idle_expires_at"), idle), expires_at=Least(F("expires_at"), whole))
     return changed
 
 

@@ -1,6 +1,6 @@
 """What a tenant is like: its look and its policy. The verbs that the console and `manage.py tenant` share.
 
-Each locks the tenant, writes an event with before and after, and is one transaction with all that the change ends.
+Each locks the tenant and writes an event with before and after in one transaction. What a shorter limit ends, ends right after it.
 """
 
 import copy
@@ -66,18 +66,18 @@ def change(tenant: Tenant, wanted: dict[str, Any], *, by: Actor = COMMAND_LINE, 
             events.record(
                 "tenant_changed", request=by.request, tenant=held, actor=by.user, before=done.before, after=done.after, **by.source
             )
-    if did and did.sessions:
-        sessions.end_lapsed(held, at_most=sessions.BATCH)  # over already; for the history, the rest of it is left to prune
+    if did:
+        sessions.shorten(held)
+        sessions.end_lapsed(held, at_most=sessions.BATCH)  # over already; this is for the history, and prune does the rest
     return done
 
 
 def _enforce(tenant: Tenant, was: dict[str, Any], now: dict[str, Any], seen: Seen | None, by: Actor) -> Forecast:
-    """Let a changed policy hold for the sessions that are open."""
+    """Let a changed second factor hold for the sessions that are open. Raises Outdated."""
     foreseen = simulation.forecast(tenant)
     if seen and not seen.covers(Seen.of(was, now, foreseen)):
         raise Outdated
     sessions.end_unproven(tenant)
-    sessions.shorten(tenant)
     return foreseen
 
 
