@@ -49,6 +49,15 @@ class Actor:
         return self.role == Role.OWNER
 
     @property
+    def may_change_settings(self) -> bool:
+        return self.role == Role.OWNER
+
+    @property
+    def may_approve_hosts(self) -> bool:
+        """Without proof of ownership: operators, as the command line is one's."""
+        return self.user is None or self.user.is_superuser
+
+    @property
     def source(self) -> dict[str, Any]:
         """For events: nobody's account stands behind the command line."""
         return {} if self.user else {"source": events.COMMAND_LINE}

@@ -250,6 +250,7 @@ class Session(models.Model):
         BLOCKED = "blocked", _("Blocked at this tenant")
         REMOVED = "removed", _("No longer a member")
         SUSPENDED = "suspended", _("The tenant was suspended")
+        HOST = "host", _("Its address was changed or removed")
         REPLACED = "replaced", _("Another sign-in in the same browser")
         IDLE = "idle", _("Idle for too long")
         EXPIRED = "expired", _("Reached its time limit")
@@ -273,6 +274,7 @@ class Session(models.Model):
     persistent = models.BooleanField(default=False)
     ip = models.GenericIPAddressField(null=True)
     user_agent = models.CharField(max_length=300, blank=True)
+    host = models.CharField(max_length=253, blank=True, default="")  # a branch: where it was opened
     browsers = models.JSONField(default=list)  # a branch: digests of the start cookies of the browsers that it was opened in
     methods = models.JSONField(default=list)  # how it was proven, RFC 8176 values such as "pwd"
     ended_at = models.DateTimeField(null=True)

@@ -189,7 +189,7 @@ def check_cookie_domain(domain: str, tenant: Tenant, host: str) -> None:
         refuse(_("A browser does not accept a cookie for %(domain)s from %(host)s."), domain=domain, host=host)
     others = [
         *Tenant.objects.exclude(pk=tenant.pk).values_list("cookie_domain", flat=True),
-        *Host.objects.exclude(tenant_id=tenant.pk).values_list("cookie_domain", flat=True),
+        *Host.objects.exclude(tenant_id=tenant.pk).exclude(approved_at=None).values_list("cookie_domain", flat=True),
     ]
     if any(hosts.is_within(domain, other) or hosts.is_within(other, domain) for other in others):
         refuse(_("%(domain)s overlaps another tenant's cookie domain. Choose one of your own."), domain=domain)
@@ -213,13 +213,18 @@ class Host(models.Model):
     """A further host of a tenant, such as id.acme.org, good once its ownership is proven or an operator approved it."""
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="hosts")
-    name = models.CharField(max_length=253, unique=True, validators=[_valid_host])
+    name = models.CharField(max_length=253, validators=[_valid_host])
     cookie_domain = models.CharField(max_length=253, blank=True, validators=[_valid_host])
     challenge = models.CharField(max_length=43, default=_new_challenge)  # what a DNS TXT record says to prove whose the domain is
     approved_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "name"], name="one_host"),
+            # Who waits for approval keeps nobody else from it: whoever proves it first has it.
+            models.UniqueConstraint(fields=["name"], condition=models.Q(approved_at__isnull=False), name="one_approved_host"),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -233,6 +238,20 @@ class Host(models.Model):
         gone = super().delete(*args, **kwargs)
         hosts.forget()
         return gone
+
+    @property
+    def is_own(self) -> bool:
+        """Under the tenant's own name, which is nobody else's to prove?"""
+        return hosts.is_within(self.name, self.tenant.hostname)
+
+    @property
+    def record_name(self) -> str:
+        """Where the DNS record stands that proves whose the host is: at the widest domain that its cookie reaches."""
+        return f"_gatehouse.{self.cookie_domain}"
+
+    @property
+    def record_value(self) -> str:
+        return f"gatehouse-site={self.challenge}"
 
     def _default_domain(self) -> str:
         covered = hosts.is_within(self.name, self.tenant.cookie_domain)
@@ -262,17 +281,22 @@ def check_new_host(host: str, tenant: Tenant, own: "Host | App | None" = None) -
         )
     taken = (
         host == tenant.hostname
-        or Host.objects.filter(name=host).exclude(pk=(own.pk or 0) if isinstance(own, Host) else 0).exists()
+        or _held(host, tenant).exclude(pk=(own.pk or 0) if isinstance(own, Host) else 0).exists()
         or App.objects.filter(host=host).exclude(pk=(own.pk or 0) if isinstance(own, App) else 0).exists()
     )
     if taken:
         raise ValidationError(_("%(host)s already has a place. Remove it there first."), params={"host": host})
     for other in [
         *Tenant.objects.exclude(pk=tenant.pk).values_list("cookie_domain", flat=True),
-        *Host.objects.exclude(tenant_id=tenant.pk).values_list("cookie_domain", flat=True),
+        *Host.objects.exclude(tenant_id=tenant.pk).exclude(approved_at=None).values_list("cookie_domain", flat=True),
     ]:
         if hosts.is_within(host, other):
             raise ValidationError(_("%(host)s lies inside another tenant's cookie domain."), params={"host": host})
+
+
+def _held(host: str, tenant: Tenant) -> "models.QuerySet[Host]":
+    """Who has a host: whoever it is approved for, and this tenant while it waits. Waiting keeps it from nobody else."""
+    return Host.objects.filter(models.Q(tenant=tenant) | models.Q(approved_at__isnull=False), name=host)
 
 
 _PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]{0,199}")

@@ -118,9 +118,10 @@ def test_the_routes_of_the_two_kinds_of_host_do_not_mix(cast: dict[str, User], v
 
 
 CONSOLE = (
-    "/console/{}/", "/console/{}/panic/", "/console/{}/sessions/", "/console/{}/lockouts/", "/console/{}/people/", "/console/{}/people/invite/",
-    "/console/{}/people/olivia/", "/console/{}/events/", "/console/{}/events/export/", "/console/{}/groups/", "/console/{}/apps/",
-    "/console/{}/apps/add/",
+    "/console/{}/", "/console/{}/panic/", "/console/{}/sessions/", "/console/{}/lockouts/", "/console/{}/people/",
+    "/console/{}/people/invite/", "/console/{}/people/olivia/", "/console/{}/events/", "/console/{}/events/export/",
+    "/console/{}/groups/", "/console/{}/apps/", "/console/{}/apps/add/", "/console/{}/settings/", "/console/{}/settings/look/",
+    "/console/{}/settings/policy/", "/console/{}/settings/sign-up/", "/console/{}/settings/hosts/",
 )  # fmt: skip
 
 

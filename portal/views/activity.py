@@ -136,6 +136,7 @@ ENDS: dict[str, Any] = {
     Reason.BLOCKED: lazy("Your session at %(place)s ended: you were blocked there."),
     Reason.REMOVED: lazy("Your session at %(place)s ended: you belong to it no longer."),
     Reason.SUSPENDED: lazy("Your session at %(place)s ended: the place was suspended."),
+    Reason.HOST: lazy("Your session at %(place)s ended: the address at which it was opened was changed or removed."),
     Reason.REPLACED: lazy("Your session at %(place)s ended: somebody else signed in with the same browser."),
     Reason.IDLE: lazy("Your session at %(place)s ended after a long pause."),
     Reason.EXPIRED: lazy("Your session at %(place)s ended: it had reached its time limit."),
