@@ -14,7 +14,7 @@ from django.contrib.auth.models import AbstractUser, UserManager
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
-from django.db.models.functions import Now
+from django.db.models.functions import Least, Now
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext_lazy as _
 from django_otp.models import Device
@@ -187,6 +187,9 @@ PASSWORD, CODE, RECOVERY, TRUSTED = "pwd", "otp", "recovery", "trusted"
 TYPED_FACTORS = frozenset({CODE, RECOVERY})
 
 
+RUNS_OUT = Least("expires_at", "idle_expires_at")  # when a session is over if nobody comes back
+
+
 class SessionQuerySet(models.QuerySet["Session"]):
     """Questions that are asked of sessions. `alive` is the one definition of a session that is good."""
 
@@ -254,6 +257,7 @@ class Session(models.Model):
     persistent = models.BooleanField(default=False)
     ip = models.GenericIPAddressField(null=True)
     user_agent = models.CharField(max_length=300, blank=True)
+    device = models.CharField(max_length=8, blank=True, default="", db_default="")  # what `identity.devices` calls it, for filters
     browsers = models.JSONField(default=list)  # a branch: digests of the start cookies of the browsers that it was opened in
     methods = models.JSONField(default=list)  # how it was proven, RFC 8176 values such as "pwd"
     ended_at = models.DateTimeField(null=True)
@@ -276,6 +280,7 @@ class Session(models.Model):
         indexes = [
             models.Index(fields=["tenant", "-last_seen_at", "-id"], name="live_by_seen", condition=models.Q(ended_at=None)),
             models.Index(fields=["tenant", "-created_at", "-id"], name="live_by_start", condition=models.Q(ended_at=None)),
+            models.Index("tenant", RUNS_OUT, "id", name="live_by_end", condition=models.Q(ended_at=None)),
             models.Index(fields=["user", "tenant"], name="live_of_user", condition=models.Q(ended_at=None)),
             models.Index(fields=["previous_digest"], name="by_previous", condition=models.Q(previous_digest__isnull=False)),
             models.Index(fields=["tenant", "-ended_at"], name="ended_lately", condition=models.Q(ended_at__isnull=False)),

@@ -21,6 +21,7 @@ from django.db.models.functions import Greatest, Now
 from django.http import HttpRequest
 
 from identity import clock, crypto, events, known, ledger, links, mails, seals
+from identity.devices import device
 from identity.models import PASSWORD, TRUSTED, KnownDevice, Link, Session, SessionQuerySet, Ticket, TotpDevice, User
 from tenants import policy
 from tenants.models import BEGINNING, Invitation, Membership, Tenant
@@ -316,6 +317,7 @@ def _insert(session: Session, key: str, now: datetime, request: HttpRequest | No
     session.created_at = session.last_seen_at = now
     if request is not None:
         session.ip, session.user_agent = events.address(request), events.user_agent(request)
+    session.device = device(session.user_agent).kind
     session.save(force_insert=True)
 
 
@@ -399,6 +401,7 @@ def end(
     note: str = "",
     request: HttpRequest | None = None,
     tell: bool = True,
+    since: datetime | None = None,
 ) -> list[Session]:
     """End these sessions and the branches below them, exactly once each; returns those that this call ended.
 
@@ -410,7 +413,8 @@ def end(
     After an end that was not the tree's own sign-out or a limit, the person proves himself anew before he enters that tenant
     again, from any browser.
 
-    tell: mail the people whose sessions an administrator ends.
+    tell: mail the people whose sessions an administrator ends. since: the stamp that ended them already; a proof that is no
+    older suffices to come back.
     """
     with transaction.atomic():
         targets = list(which.filter(ended_at=None).order_by().values_list("pk", "tenant_id", "user_id"))
@@ -423,7 +427,7 @@ def end(
         pairs = {(tenant, user) for _pk, tenant, user in named if tenant is not None}
         pairs |= set(below.values_list("tenant_id", "user_id"))
         if reason not in _OWN_DOING:
-            demand_proof(pairs)
+            demand_proof(pairs, since)
         branches = [pk for pk, tenant, _user in named if tenant is not None]
         done += _mark(Session.objects.filter(Q(pk__in=branches) | Q(parent__in=portals), tenant__isnull=False), by, reason, note)
         _log(done, by, reason, note, request)
@@ -446,8 +450,8 @@ def _mark(rows: SessionQuerySet, by: User | None, reason: Session.Reason, note: 
     return locked
 
 
-def demand_proof(pairs: Iterable[tuple[int | None, int]]) -> None:
-    """Set `prove_after` of these (tenant, user) memberships, locked by tenant, then by id."""
+def demand_proof(pairs: Iterable[tuple[int | None, int]], since: datetime | None = None) -> None:
+    """Set `prove_after` of these (tenant, user) memberships, locked by tenant, then by id, to `since`, or to this moment."""
     people: dict[int, list[int]] = {}
     for tenant, user in pairs:
         assert tenant is not None
@@ -458,7 +462,7 @@ def demand_proof(pairs: Iterable[tuple[int | None, int]]) -> None:
         ids += wanted.select_for_update(no_key=True).order_by("pk").values_list("pk", flat=True)
     # Asked of the clock when the locks are held, and never set back. One microsecond later than now: a proof from this very
     # moment is a proof from before.
-    after = clock.now() + timedelta(microseconds=1)
+    after = since or clock.now() + timedelta(microseconds=1)
     Membership.objects.filter(pk__in=ids, prove_after__lt=after).update(prove_after=after)
 
 
@@ -493,20 +497,78 @@ def end_everywhere(
         return end(Session.objects.filter(user=user), by=by, reason=reason, note=note, request=request)
 
 
-def end_tenant(tenant: Tenant, *, by: User | None, reason: Session.Reason, note: str = "", request: HttpRequest | None = None) -> int:
-    """End every branch of a tenant: one stamp that is in force at any size, then the rows in batches. Returns their number."""
+def end_tenant(
+    tenant: Tenant,
+    *,
+    by: User | None,
+    reason: Session.Reason,
+    note: str = "",
+    request: HttpRequest | None = None,
+    spare: Session | None = None,
+) -> int:
+    """End every branch of a tenant: one stamp that is in force at any size, then the rows in batches. Returns their number.
+
+    For commands, which may take their time; a page asks `mass.end_tenant`. spare: a portal session whose tree stays. Raises
+    StaleProof if it ended meanwhile.
+    """
     with transaction.atomic():
-        locked = Tenant.objects.select_for_update(no_key=True).get(pk=tenant.pk)
-        locked.valid_from = tenant.valid_from = clock.now() + timedelta(microseconds=1)
-        locked.save(update_fields=["valid_from"])
+        stamp = stamp_tenant(tenant, spare=spare)
     total = 0
-    while True:
-        # Whoever proves himself anew meanwhile is not meant.
-        meant = Session.objects.filter(tenant=tenant, ended_at=None, authenticated_at__lt=tenant.valid_from)
-        ids = list(meant.order_by("pk").values_list("pk", flat=True)[:BATCH])
-        if not ids:
-            return total
-        total += len(end(Session.objects.filter(pk__in=ids), by=by, reason=reason, note=note, request=request, tell=False))
+    while ids := list(stamped(tenant, stamp).order_by("pk").values_list("pk", flat=True)[:BATCH]):
+        which = Session.objects.filter(pk__in=ids)
+        total += len(end(which, by=by, reason=reason, note=note, request=request, tell=False, since=stamp))
+    return total
+
+
+def stamp_tenant(tenant: Tenant, *, spare: Session | None = None) -> datetime:
+    """From this moment, which it returns, no older proof opens anything at this tenant. In the caller's transaction; the rows
+    (`stamped`) are marked behind it.
+
+    spare: a portal session that carries this moment as its proof, with its branches here. The person's other branches here are
+    marked at once, since an end demands a still later proof of him. Raises StaleProof if it ended, or would have to be proven
+    anew, meanwhile: who came first wins.
+    """
+    assert connection.in_atomic_block
+    places = Tenant.objects.filter(pk=tenant.pk)
+    if spare:
+        try:
+            portal = lock_portal(spare.pk)
+        except NotAdmitted:
+            raise StaleProof from None
+        places = Tenant.objects.filter(Q(pk=tenant.pk) | Q(pk__in=Membership.objects.filter(user_id=portal.user_id).values("tenant")))
+    held = {place.pk: place for place in places.select_for_update(no_key=True).order_by("pk")}
+    stamp = clock.now() + timedelta(microseconds=1)
+    if spare:
+        _spare(portal, held, tenant)
+        spare.authenticated_at, spare.proved_at = portal.authenticated_at, portal.proved_at
+    Tenant.objects.filter(pk=tenant.pk).update(valid_from=stamp)
+    tenant.valid_from = stamp
+    return stamp
+
+
+def _spare(portal: Session, places: dict[int, Tenant], tenant: Tenant) -> None:
+    """Give a tree, which is held with all the places of its person, a proof from now on, for the sake of one place."""
+    members = Membership.objects.filter(user_id=portal.user_id).select_for_update(no_key=True).order_by("tenant_id", "pk")
+    proven, typed = portal.authenticated_at, portal.proved_at or BEGINNING
+    # What has been ended or demanded since its true proof holds against this tree. Here that came first; elsewhere it goes on.
+    stricter = {
+        each.tenant_id for each in members if typed < each.prove_after or typed < (places[each.tenant_id].proof_demanded_at or typed)
+    }
+    stricter |= {place.pk for place in places.values() if proven < place.valid_from}
+    if tenant.pk in stricter:
+        raise StaleProof
+    here = Session.objects.filter(tenant=tenant, ended_at=None)
+    end(here.filter(user_id=portal.user_id).exclude(parent=portal), by=portal.user, reason=Reason.BY_ADMIN, tell=False)
+    # Later than the proof that this end has just demanded.
+    portal.authenticated_at = portal.proved_at = proof = clock.now() + timedelta(microseconds=2)
+    kept = Q(pk=portal.pk) | Q(parent=portal, tenant=tenant)
+    Session.objects.filter(kept, ended_at=None).update(authenticated_at=proof, proved_at=proof)
+    Membership.objects.filter(user_id=portal.user_id, tenant__in=stricter).update(prove_after=proof + timedelta(microseconds=1))
+
+
+def stamped(tenant: Tenant | int, stamp: datetime) -> SessionQuerySet:
+    """The rows that a tenant's stamp has made worthless and nobody has marked yet. Whoever proves himself anew is not meant."""
+    return Session.objects.filter(tenant=tenant, ended_at=None, authenticated_at__lt=stamp)
 
 
 def end_unproven(tenant: Tenant) -> list[Session]:

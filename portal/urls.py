@@ -21,7 +21,7 @@ from portal.views import (
     step_up,
     two_factor,
 )
-from portal.views.console import factors, home, lockouts, people, sessions
+from portal.views.console import ends, factors, home, lockouts, people, sessions, tree
 
 handler400 = errors.bad_request
 handler403 = errors.forbidden
@@ -73,7 +73,11 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("console/platform/factors/done/", factors.factors_done, name="platform_factors_done"),
     path("console/<slug:slug>/", home.overview, name="console"),
     path("console/<slug:slug>/sessions/", sessions.sessions_page, name="console_sessions"),
-    path("console/<slug:slug>/sessions/end", sessions.sessions_end, name="console_sessions_end"),
+    path("console/<slug:slug>/sessions/end", ends.sessions_end, name="console_sessions_end"),
+    path("console/<slug:slug>/sessions/end-all", ends.sessions_end_all, name="console_sessions_end_all"),
+    path("console/<slug:slug>/sessions/pulse", sessions.sessions_pulse, name="console_sessions_pulse"),
+    path("console/<slug:slug>/sessions/<uuid:pk>/", tree.session_page, name="console_session"),
+    path("console/<slug:slug>/sessions/<uuid:pk>/report", tree.session_report, name="console_session_report"),
     path("console/<slug:slug>/people/", people.page, name="console_people"),
     path("console/<slug:slug>/people/invite/", people.invite, name="console_people_invite"),
     path("console/<slug:slug>/people/act", people.act, name="console_people_act"),

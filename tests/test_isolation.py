@@ -44,7 +44,8 @@ def routes(urlconf: str) -> dict[str, str]:
             prefix = text[1:].partition("(")[0]
             found[f"{prefix}<token>/"] = f"/{prefix}{'x' * 43}/"
         else:
-            found[text.replace("<slug:slug>", "<slug>")] = "/" + text.replace("<slug:slug>", "acme")
+            path = text.replace("<slug:slug>", "acme").replace("<uuid:pk>", str(uuid.uuid4()))
+            found[text.replace("<slug:slug>", "<slug>")] = f"/{path}"
     return found
 
 
