@@ -16,7 +16,7 @@ from django.http import HttpRequest
 
 from identity import clock, events, sessions
 from identity.listing import Criteria
-from identity.models import MassEnd, Session, SessionQuerySet, User
+from identity.models import Event, MassEnd, Session, SessionQuerySet, User
 from tenants import policy
 from tenants.models import Tenant
 
@@ -31,6 +31,7 @@ class Asked:
 
     done: list[Session]
     at: datetime  # of the stamp, or of the first end
+    event: Event
     mass: MassEnd | None = None
 
 
@@ -55,13 +56,13 @@ def end_matching(
     assert criteria, "everything of a tenant ends by its stamp: end_tenant"
     with transaction.atomic():
         now = clock.now()
-        _note(tenant, criteria, expected, by, note, request)
+        event = _note(tenant, criteria, expected, by, note, request)
         if expected > DIRECTLY:
             mass = _begin(tenant, criteria, expected, by, reason, note, spare, before=now)
-            return Asked([], now, mass)
+            return Asked([], now, event, mass)
         ids = list(meant(tenant, criteria, spare=spare).order_by().values_list("pk", flat=True)[:DIRECTLY])
         done = sessions.end(Session.objects.filter(pk__in=ids), by=by, reason=reason, note=note, request=request)
-    return Asked(done, (done[0].ended_at if done else None) or now)
+    return Asked(done, (done[0].ended_at if done else None) or now, event)
 
 
 def end_tenant(
@@ -82,11 +83,11 @@ def end_tenant(
         before = tenant.valid_from
         stamp = sessions.stamp_tenant(tenant, spare=spare)
         mass = _begin(tenant, Criteria(), expected, by, reason, note, spare, before=stamp)
-        _note(tenant, Criteria(), expected, by, note, request, before={"valid_from": before}, after={"valid_from": stamp})
+        event = _note(tenant, Criteria(), expected, by, note, request, before={"valid_from": before}, after={"valid_from": stamp})
     while expected <= DIRECTLY and end_batch(mass) is not None:
         pass
     mass.refresh_from_db()
-    return Asked([], stamp, mass)
+    return Asked([], stamp, event, mass)
 
 
 def _begin(
@@ -115,11 +116,13 @@ def _begin(
 
 def _note(
     tenant: Tenant, criteria: Criteria, count: int, by: User | None, note: str, request: HttpRequest | None, **change: object
-) -> None:
+) -> Event:
     """The event names no person: whom a search meant is told by the events of the sessions."""
-    asked = criteria.as_query()
-    named = {"search": True} if {asked.pop("q", ""), asked.pop("person", "")} != {""} else {}
-    events.record("mass_end_asked", request=request, tenant=tenant, actor=by, criteria={**asked, **named}, count=count, note=note, **change)
+    asked: dict[str, object] = dict(criteria.as_query())
+    if any([asked.pop("q", ""), asked.pop("person", "")]):
+        asked["search"] = True
+    data = {"criteria": asked, "count": count, "note": note, **change}
+    return events.record("mass_end_asked", request=request, tenant=tenant, actor=by, **data)
 
 
 # --- Behind the request -------------------------------------------------------------------------------------------
@@ -175,9 +178,10 @@ def _left(mass: MassEnd) -> SessionQuerySet:
 
 
 def of_tenant(tenant: Tenant) -> list[MassEnd]:
-    """What is under way there, and what finished in the last ten minutes."""
-    lately = MassEnd.objects.filter(tenant=tenant, started_at__gt=clock.now() - timedelta(days=1)).order_by("-pk")[:10]
-    return [each for each in lately if each.finished_at is None or each.finished_at > clock.now() - timedelta(minutes=10)]
+    """What is under way there behind a request, and what finished in the last ten minutes."""
+    now = clock.now()
+    rows = MassEnd.objects.filter(tenant=tenant, expected__gt=DIRECTLY, started_at__gt=now - timedelta(days=1)).order_by("-pk")[:10]
+    return [each for each in rows if each.finished_at is None or each.finished_at > now - timedelta(minutes=10)]
 
 
 def forget_old() -> int:

@@ -317,19 +317,16 @@ def _preview(request: ConsoleRequest, criteria: Criteria, count: int, own: int, 
 
 
 def _all_over(request: ConsoleRequest, criteria: Criteria, outcome: mass.Asked, *, whole: bool, took: int, back: str) -> HttpResponse:
-    tenant = request.console_tenant
+    n = outcome.mass.expected if outcome.mass else len(outcome.done)
     if whole:
-        text = _("Every session of %(tenant)s from before is over.") % {"tenant": tenant.name}
+        said = {"n": n, "tenant": request.console_tenant.name}
+        text = ngettext("%(n)d session of %(tenant)s is over.", "%(n)d sessions of %(tenant)s are over.", n) % said
     elif outcome.mass:
-        text = ngettext("%(n)d session is being ended.", "%(n)d sessions are being ended.", outcome.mass.expected) % {
-            "n": outcome.mass.expected
-        }
+        text = ngettext("%(n)d session is being ended.", "%(n)d sessions are being ended.", n) % {"n": n}
     else:
         text = _over(outcome.done, already=0)
     if not request.htmx:
         messages.success(request, f"{text} {_committed(outcome.at, took)}")
         return see_other(back)
-    event = Event.objects.filter(tenant=tenant, kind="mass_end_asked", at__gte=outcome.at).select_related("tenant").order_by("-pk").first()
-    proof = Proof(text, outcome.at, took, event.reference if event else "")
-    context = {**list_context(request, criteria.as_query()), "proof": proof}
+    context = {**list_context(request, criteria.as_query()), "proof": Proof(text, outcome.at, took, outcome.event.reference)}
     return render(request, "console/sessions/_all_ended.html", context)
