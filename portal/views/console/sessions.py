@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -45,7 +46,7 @@ def list_context(request: ConsoleRequest, asked: Mapping[str, Any]) -> dict[str,
     """The list as `asked` says: an address's query, or the fields that a form has carried along."""
     tenant = request.console_tenant
     ended = asked.get("state") == "ended"
-    criteria = Criteria.of(asked)
+    criteria = Criteria.of(asked) if ended else replace(Criteria.of(asked), ended="")
     sort = asked.get("sort", "seen") if asked.get("sort") in ORDERS else "seen"
     order = ENDED if ended else _order(sort, asked.get("dir", ""))
     now = timezone.now()
