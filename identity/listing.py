@@ -13,6 +13,7 @@ from typing import Any, Self
 from django.db import connection
 from django.db.models import Exists, OuterRef, Q, TextField
 from django.db.models.functions import Cast
+from django.db.models.lookups import Contains
 
 from identity import clock, devices
 from identity.models import CODE, PASSWORD, RECOVERY, TRUSTED, Session, SessionQuerySet, fold
@@ -93,11 +94,11 @@ class Criteria:
 
 def _proven_by(rows: SessionQuerySet, factor: str) -> SessionQuerySet:
     """As the list names it: the strongest that the session has. SQLite knows no "contains" of JSON, so the text of it is searched."""
-    rows = rows.alias(proof=Cast("methods", TextField()))
-    stronger = {CODE: [], RECOVERY: [CODE], TRUSTED: [CODE, RECOVERY], PASSWORD: [CODE, RECOVERY, TRUSTED]}
+    text = Cast("methods", TextField())
+    stronger: dict[str, list[str]] = {CODE: [], RECOVERY: [CODE], TRUSTED: [CODE, RECOVERY], PASSWORD: [CODE, RECOVERY, TRUSTED]}
     for other in stronger[factor]:
-        rows = rows.exclude(proof__contains=f'"{other}"')
-    return rows if factor == PASSWORD else rows.filter(proof__contains=f'"{factor}"')
+        rows = rows.exclude(Contains(text, f'"{other}"'))
+    return rows if factor == PASSWORD else rows.filter(Contains(text, f'"{factor}"'))
 
 
 def _addresses(q: str) -> Q | None:

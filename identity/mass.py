@@ -9,6 +9,7 @@ mass end, then as in `identity.sessions`.
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import Exists, F, OuterRef
@@ -114,14 +115,12 @@ def _begin(
     )
 
 
-def _note(
-    tenant: Tenant, criteria: Criteria, count: int, by: User | None, note: str, request: HttpRequest | None, **change: object
-) -> Event:
+def _note(tenant: Tenant, criteria: Criteria, count: int, by: User | None, note: str, request: HttpRequest | None, **change: Any) -> Event:
     """The event names no person: whom a search meant is told by the events of the sessions."""
     asked: dict[str, object] = dict(criteria.as_query())
     if any([asked.pop("q", ""), asked.pop("person", "")]):
         asked["search"] = True
-    data = {"criteria": asked, "count": count, "note": note, **change}
+    data: dict[str, Any] = {"criteria": asked, "count": count, "note": note, **change}
     return events.record("mass_end_asked", request=request, tenant=tenant, actor=by, **data)
 
 

@@ -2,6 +2,7 @@
 
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -53,7 +54,7 @@ def how(by: User | None, expected: int, spare: Session | None = None) -> dict[st
 def ended_once(ids: list[uuid.UUID]) -> bool:
     """Is each of them over, with one event?"""
     told = list(Event.objects.filter(kind="session_ended", session__in=ids).values_list("session", flat=True))
-    return Session.objects.filter(pk__in=ids, ended_at=None).count() == 0 and sorted(told) == sorted(ids)
+    return Session.objects.filter(pk__in=ids, ended_at=None).count() == 0 and Counter(told) == Counter(ids)
 
 
 # --- What is in force when ----------------------------------------------------------------------------------------
