@@ -88,6 +88,7 @@ WORDS: dict[str, Any] = {
     "not_me": lazy("You told us that a sign-in was somebody else's: it was ended, and the password is worthless."),
     "not_me_told": lazy("The people who run %(place)s were told that a sign-in was somebody else's."),
     "mail_failed": lazy("A mail to you could not be delivered."),
+    "session_reported": lazy("Somebody who runs %(place)s reported a session of yours as compromised."),
     "foreign_session": lazy("You named a session that is not of %(place)s. Nothing was ended."),
 }
 BY_ME = {
@@ -99,6 +100,8 @@ BY_ME = {
     "joined": lazy("You let somebody into %(place)s."),
     "join_declined": lazy("You did not let somebody into %(place)s."),
     "session_ended": lazy("You ended a session of somebody else at %(place)s."),
+    "mass_end_asked": lazy("You ended many sessions at %(place)s at once."),
+    "session_reported": lazy("You reported a session at %(place)s as compromised."),
     "lockout_released": lazy("You let somebody else sign in again."),
     "factors_reset": lazy("You removed somebody else's second factors."),
     "password_changed": lazy("You set somebody else's password."),

@@ -27,7 +27,7 @@ def test_on_a_phone_without_script_filters_fold_and_end_what_matches(site: Site,
     expect(rows.first).to_contain_text("Dave Vance")
     n = rows.count()
 
-    page.get_by_role("button", name="match").click()
+    page.get_by_role("button", name="End all that match").click()
     page.get_by_label("Reason").fill("Laptop reported lost")
     page.get_by_label("Type").fill(str(n))
     page.get_by_role("button", name="End", exact=False).last.click()
