@@ -2,8 +2,9 @@
 
 Who calls whom: the middleware asks `live` and `touch` for every request; the portal's sign-in view calls `sign_in`; a hand-off
 calls `lock_portal` and `open_branch` around its ticket, in one transaction; a step-up calls `prove_again`; everything that
-ends a session, anywhere, calls `end` (or `end_here`, `end_everywhere`, `end_others`, `end_tenant`, which call it; `identity.mass`
-for many). Lock order, everywhere: user, portal rows by id, tickets, tenants by id, memberships, branches by id. The ledger's buckets are held alone.
+ends a session, anywhere, calls `end` (or `end_here`, `end_everywhere`, `end_others`, `end_tenant`, which call it; so does
+`identity.mass`, for many). Lock order, everywhere: user, portal rows by id, tickets, tenants by id, memberships, branches by id.
+The ledger's buckets are held alone.
 """
 
 import secrets

@@ -1,6 +1,10 @@
 """Ends of many sessions: in force when they say so, nobody twice, nobody forgotten, whatever becomes of the worker."""
 
+import os
+import subprocess
+import sys
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +22,7 @@ from identity import events, mass, sessions
 from identity.listing import Criteria
 from identity.models import Event, MassEnd, Session, User
 from tenants.models import Membership, Tenant
+from tests.browser.site import secret_keys
 from tests.visitor import Visitor, portal_url, tenant_url
 
 Open = Callable[..., Visitor]
@@ -227,6 +232,50 @@ def test_a_batch_that_is_cut_off_counts_for_nothing(cast: dict[str, User], acme:
     mass.carry_on()
     assert ended_once(ids)
     assert MassEnd.objects.get().done == 25
+
+
+WORKER = """
+import os, time, django
+os.environ["DJANGO_SETTINGS_MODULE"] = "portal.settings"
+django.setup()
+from identity import events, mass
+mass.BATCH = 10
+write = events.write
+def stall(rows):
+    write(rows)
+    print("in the middle", flush=True)
+    time.sleep(60)
+events.write = stall
+mass.carry_on()
+"""
+
+
+@at_once
+def test_a_worker_that_is_killed_in_the_middle_loses_nothing(cast: dict[str, User], acme: Tenant) -> None:
+    ids = crowd(acme, 25)
+    mass.end_matching(acme, SEARCH, **how(cast["olivia"], 25))
+    environment = {**os.environ, **secret_keys(), "DATABASE_URL": address_of_database()}
+    worker = subprocess.Popen([sys.executable, "-c", WORKER], env=environment, stdout=subprocess.PIPE)
+    assert worker.stdout
+    assert worker.stdout.readline() == b"in the middle\n"
+    if connection.vendor == "postgresql":  # on SQLite everybody else waits
+        assert mass.end_batch() is None
+    worker.kill()
+    worker.communicate()
+    assert Session.objects.filter(pk__in=ids, ended_at=None).count() == 25
+    until = time.monotonic() + 30  # the database notices that the worker is gone, and lets go of its rows
+    while MassEnd.objects.filter(finished_at=None).exists() and time.monotonic() < until:
+        mass.carry_on()
+    assert ended_once(ids)
+    assert MassEnd.objects.get().done == 25
+
+
+def address_of_database() -> str:
+    """Of the tests' own, for another process."""
+    own = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{own['NAME']}"
+    return f"{os.environ['DATABASE_URL'].rpartition('/')[0]}/{own['NAME']}"
 
 
 def side_by_side(*acts: Callable[[], Any]) -> list[Any]:
