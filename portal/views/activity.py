@@ -91,6 +91,7 @@ WORDS: dict[str, Any] = {
     "foreign_session": lazy("You named a session that is not of %(place)s. Nothing was ended."),
 }
 BY_ME = {
+    "foreign_host": lazy("You named a host that is not of %(place)s. Nothing was changed."),
     "foreign_lockout": lazy("You named somebody who is not locked out of %(place)s. Nobody was let in."),
     "member_removed": lazy("You removed somebody from %(place)s."),
     "member_role_changed": lazy("You changed the role of somebody at %(place)s."),
