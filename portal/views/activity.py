@@ -109,6 +109,7 @@ WORDS: dict[str, Any] = {
     "demand_lifted": lazy("You no longer ask everybody at %(place)s for a fresh proof."),
 }
 BY_ME = {
+    "foreign_host": lazy("You named a host that is not of %(place)s. Nothing was changed."),
     "foreign_lockout": lazy("You named somebody who is not locked out of %(place)s. Nobody was let in."),
     "member_removed": lazy("You removed somebody from %(place)s."),
     "member_role_changed": lazy("You changed the role of somebody at %(place)s."),
