@@ -33,6 +33,10 @@ class Act:
         return "POST" if self.post else "GET"
 
     @property
+    def is_of_tenant(self) -> bool:
+        return not self.is_platforms and self.name != "console_home"
+
+    @property
     def is_platforms(self) -> bool:
         return self.name.startswith("platform")
 
@@ -59,9 +63,38 @@ def _patterns() -> dict[str, str]:
 
 PATTERNS = _patterns()
 
-ACTS = [
+
+def person(it: Furnished) -> dict[str, Any]:
+    return {"pk": it.member.pk}
+
+
+def group(it: Furnished) -> dict[str, Any]:
+    return {"pk": it.group.pk}
+
+
+TABLE = [
     Act("console_home", "stranger"),  # says that there is nothing to administer
+    # The platform's
     Act("platform", "operator"),
+    Act("platform_tenants", "operator"),
+    Act("platform_tenants", "operator", query="?state=suspended"),
+    Act("platform_tenants_add", "operator"),
+    Act("platform_tenants_add", "operator", post=lambda it: {"name": "Initech", "slug": "initech"}),
+    Act("platform_tenant", "operator"),
+    Act("platform_tenant_act", "operator", post=lambda it: {"verb": "suspend"}),
+    Act("platform_tenant_act", "operator", post=lambda it: {"verb": "suspend", "reason": "x"}),
+    Act("platform_tenant_act", "operator", post=lambda it: {"verb": "resume", "reason": "x"}),
+    Act("platform_tenant_act", "operator", post=lambda it: {"verb": "delete"}),
+    Act("platform_accounts", "operator"),
+    Act("platform_account", "operator", path=person),
+    *(
+        Act("platform_account_act", "operator", path=person, post=lambda it, verb=verb: {"verb": verb, "reason": "x"})
+        for verb in ("deactivate", "activate", "end_all", "link")
+    ),
+    Act("platform_account_act", "operator", path=person, post=lambda it: {"end": [it.portal.pk], "reason": "x"}),
+    Act("platform_sessions", "operator"),
+    Act("platform_sessions_end", "operator", post=lambda it: {"ids": [it.portal.pk]}),
+    Act("platform_sessions_end", "operator", post=lambda it: {"ids": [it.portal.pk], "reason": "x"}),
     Act("platform_lockouts", "operator"),
     Act("platform_lockouts", "operator", query="?part=people"),
     Act("platform_lockouts", "operator", post=lambda it: {"id": it.lockout.pk}),
@@ -69,16 +102,39 @@ ACTS = [
     Act("platform_factors", "operator"),
     Act("platform_factors", "operator", post=lambda it: {"username": it.member.username, "reason": "x"}),
     Act("platform_factors_done", "nobody"),  # but for who has just done it: tests/test_lockouts.py
+    # A tenant's: overview and panic
     Act("console", "admin"),
+    Act("console_overview", "admin"),
+    Act("console_panic", "admin"),
+    *(
+        Act("console_panic", "admin", post=post)
+        for post in (
+            lambda it: {"do": "freeze"},
+            lambda it: {"do": "freeze", "reason": "x"},
+            lambda it: {"do": "end", "reason": "x"},
+            lambda it: {"do": "demand", "reason": "x"},
+            lambda it: {"lift": "freeze"},
+        )
+    ),
+    # Sessions
     Act("console_sessions", "admin"),
     Act("console_sessions", "admin", query="?state=ended"),
+    Act("console_sessions_pulse", "admin"),
     Act("console_sessions_end", "admin", post=lambda it: {"ids": [it.branch.pk]}),
     Act("console_sessions_end", "admin", post=lambda it: {"ids": [it.branch.pk], "reason": "x"}),
+    Act("console_sessions_end", "admin", post=lambda it: {"only": it.branch.pk, "reason": "x", "all": "on"}),
     Act("console_sessions_end", "admin", post=lambda it: {"only": it.branch.pk, "reason": "x", "block": "on"}),
     Act("console_sessions_end", "admin", post=lambda it: {"ids": [it.ended.pk], "reason": "x"}),
+    Act("console_sessions_end_all", "admin", post=lambda it: {"q": "mia"}),
+    Act("console_sessions_end_all", "admin", post=lambda it: {"scope": "tenant"}),
+    Act("console_session", "admin", path=lambda it: {"pk": it.branch.pk}),
+    Act("console_session", "admin", path=lambda it: {"pk": it.ended.pk}),
+    Act("console_session_report", "admin", path=lambda it: {"pk": it.branch.pk}, post=lambda it: {"reason": "x"}),
+    # People
     Act("console_people", "admin"),
     Act("console_people", "admin", query="?state=invited"),
     Act("console_people", "admin", query="?state=waiting"),
+    Act("console_person", "admin", path=lambda it: {"username": it.member.username}),
     Act("console_people_invite", "admin"),
     Act("console_people_invite", "admin", post=lambda it: {"addresses": "new@people.example", "role": "member"}),
     Act("console_people_act", "admin", post=lambda it: {"manage": it.member.username}),
@@ -94,4 +150,37 @@ ACTS = [
     Act("console_lockouts", "admin"),
     Act("console_lockouts", "admin", post=lambda it: {"id": it.member.username}),
     Act("console_lockouts", "admin", post=lambda it: {"id": it.member.username, "reason": "x"}),
-]
+    # Groups and apps
+    Act("console_groups", "admin"),
+    Act("console_groups", "admin", post=lambda it: {"name": "New guild"}),
+    Act("console_group", "admin", path=group),
+    Act("console_group_act", "admin", path=group, post=lambda it: {"rename": "1", "name": "Renamed"}),
+    Act("console_group_act", "admin", path=group, post=lambda it: {"put": it.member.username}),
+    Act("console_group_act", "admin", path=group, post=lambda it: {"take": it.member.username}),
+    Act("console_group_act", "admin", path=group, post=lambda it: {"remove": "1", "sure": "1"}),
+    Act("console_apps", "admin"),
+    Act("console_app_add", "admin"),
+    Act("console_app_add", "admin", post=lambda it: {"name": "New", "host": f"new.{it.tenant.hostname}", "who": "everyone"}),
+    Act("console_app", "admin", path=lambda it: {"pk": it.app.pk}),
+    Act("console_app", "admin", path=lambda it: {"pk": it.app.pk}, post=lambda it: {"name": "Old", "host": it.app.host, "who": "everyone"}),
+    Act("console_app_remove", "admin", path=lambda it: {"pk": it.app.pk}, post=lambda it: {"sure": "1"}),
+    # Events
+    Act("console_events", "admin"),
+    Act("console_event", "admin", path=lambda it: {"pk": it.event.pk}),
+    Act("console_events_export", "admin"),
+    Act("console_events_export", "admin", post=lambda it: {"format": "csv"}),
+    # Settings: an admin reads them
+    Act("console_settings", "admin"),
+    Act("console_settings_look", "admin"),
+    Act("console_settings_look", "owner", post=lambda it: {"name": "Acme", "colour": "#0d5f7a"}),
+    Act("console_settings_look_css", "admin"),
+    Act("console_settings_policy", "admin"),
+    Act("console_settings_policy", "owner", post=lambda it: {"idle": "30"}),
+    Act("console_settings_sign_up", "admin"),
+    Act("console_settings_sign_up", "owner", post=lambda it: {"sign_up": "closed"}),
+    Act("console_settings_hosts", "admin"),
+    Act("console_settings_hosts", "owner", post=lambda it: {"name": "id.new-inc.example"}),
+    Act("console_settings_hosts_act", "owner", post=lambda it: {"check": it.host.pk}),
+    Act("console_settings_hosts_act", "owner", post=lambda it: {"remove": it.host.pk, "sure": "1"}),
+]  # fmt: skip
+ACTS = [act for act in TABLE if act.name in PATTERNS]

@@ -206,7 +206,7 @@ def test_an_admin_with_another_tenants_ids_changes_and_learns_nothing(cast: dict
     before, noted = everything(), Event.objects.filter(tenant=theirs.tenant).count()
     tried = 0
     for act in ACTS:
-        if act.is_platforms or act.name == "console_home":
+        if not act.is_of_tenant:
             continue
         for slug in ("acme", "globex"):
             if slug == "acme" and not is_about(act, own, theirs):
@@ -231,7 +231,7 @@ def test_no_filter_of_a_page_reaches_another_tenant(cast: dict[str, User], visit
     values = [value for value in theirs.ids.values() if value != theirs.tenant.slug]
     before = everything()
     for act in ACTS:
-        if act.is_platforms or act.who != "admin" or act.post:
+        if not act.is_of_tenant or act.post:
             continue
         url = portal_url(act.url(own))
         page = bob.get(url, follow=False)
