@@ -41,7 +41,7 @@ class Bar:
 
 
 def live(tenant: Tenant) -> Live:
-    by_person = Session.objects.countable_at(tenant).order_by().values("user").annotate(n=Count("*"))
+    by_person = Session.objects.standing_at(tenant).order_by().values("user").annotate(n=Count("*"))
     found = by_person.aggregate(sessions=Sum("n"), people=Count("*"))
     return Live(found["sessions"] or 0, found["people"])
 

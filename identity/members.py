@@ -49,6 +49,15 @@ class Actor:
         return self.role == Role.OWNER
 
     @property
+    def may_change_settings(self) -> bool:
+        return self.role == Role.OWNER
+
+    @property
+    def may_approve_hosts(self) -> bool:
+        """Without proof of ownership: operators, as the command line is one's."""
+        return self.user is None or self.user.is_superuser
+
+    @property
     def source(self) -> dict[str, Any]:
         """For events: nobody's account stands behind the command line."""
         return {} if self.user else {"source": events.COMMAND_LINE}
@@ -94,7 +103,7 @@ def let_in(tenant: Tenant, user: User, role: str = Role.MEMBER.value) -> tuple[M
 def add(tenant: Tenant, user: User, role: str, *, by: Actor = COMMAND_LINE) -> Change:
     """Let a person in. Who belongs to the tenant already stays what he is: the caller sees it in `before`."""
     with transaction.atomic():
-        _hold(tenant)
+        hold(tenant)
         membership, made = let_in(tenant, user, role)
         membership.tenant, membership.user = tenant, user
         after = state(membership)
@@ -166,7 +175,7 @@ def _change(
 ) -> Change:
     """One change under the tenant's lock. owners: it may take an owner away. Raises NoMember, NotAllowed, LastOwner."""
     with transaction.atomic():
-        _hold(tenant)
+        hold(tenant)
         membership = Membership.objects.select_for_update(no_key=True).filter(tenant=tenant, user=user).first()
         if membership is None:
             raise NoMember
@@ -184,7 +193,8 @@ def _change(
     return Change(membership, before, after, ended)
 
 
-def _hold(tenant: Tenant) -> None:
+def hold(tenant: Tenant) -> None:
+    """Nobody else changes who belongs to the tenant, its groups or its apps until the transaction ends."""
     Tenant.objects.select_for_update(no_key=True).get(pk=tenant.pk)
 
 

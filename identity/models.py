@@ -207,7 +207,7 @@ class SessionQuerySet(models.QuerySet["Session"]):
         )
 
     def standing_at(self, tenant: "Tenant | int") -> "SessionQuerySet":
-        """The same branches, asked of their own columns and the tenant's stamp alone: for lists and exact counts of very many.
+        """What `alive_at` finds, asked of the rows and the tenant's stamp alone: for lists and exact counts of very many.
 
         What ends a session marks its row in the same transaction (`identity.sessions.end`); only the tenant's stamp comes before
         the rows. So no join says more, but it costs ten times as much. A cookie is never judged by this.
@@ -216,23 +216,15 @@ class SessionQuerySet(models.QuerySet["Session"]):
         stamp = Tenant.objects.filter(pk=pk, status=Tenant.Status.ACTIVE).order_by().values("valid_from")
         return self._unended().filter(tenant_id=pk, authenticated_at__gte=models.Subquery(stamp))
 
-    def alive_in(self, tenants: "Iterable[Tenant]") -> "SessionQuerySet":
-        """Branches of several tenants, as `alive_at` of each."""
-        return self._alive().filter(
-            tenant__in=tenants,
-            tenant__status=Tenant.Status.ACTIVE,
-            authenticated_at__gte=models.F("tenant__valid_from"),
-            parent__ended_at=None,
-            user__memberships__tenant_id=models.F("tenant_id"),
-            user__memberships__blocked_at=None,
+    def standing_in(self, tenants: "Iterable[Tenant]") -> "SessionQuerySet":
+        """The same of several tenants."""
+        return self._unended().filter(
+            tenant__in=tenants, tenant__status=Tenant.Status.ACTIVE, authenticated_at__gte=models.F("tenant__valid_from")
         )
 
-    def countable_at(self, tenant: "Tenant") -> "SessionQuerySet":
-        """As many as `alive_at` finds, for a count of very many: all that it asks for besides, of person, membership and tree, marks
-        the rows in its own transaction. Only a tenant's own stamp is ahead of its rows.
-        """
-        rows = self.filter(tenant=tenant, ended_at=None, idle_expires_at__gt=Now(), expires_at__gt=Now())
-        return rows.filter(authenticated_at__gte=tenant.valid_from) if tenant.is_active else rows.none()
+    def standing_at_portal(self) -> "SessionQuerySet":
+        """What `alive_at_portal` finds, in the same way."""
+        return self._unended().filter(tenant=None)
 
     def _alive(self) -> "SessionQuerySet":
         return self._unended().filter(user__is_active=True, authenticated_at__gte=models.F("user__valid_from"))
@@ -258,6 +250,7 @@ class Session(models.Model):
         BLOCKED = "blocked", _("Blocked at this tenant")
         REMOVED = "removed", _("No longer a member")
         SUSPENDED = "suspended", _("The tenant was suspended")
+        HOST = "host", _("Its address was changed or removed")
         REPLACED = "replaced", _("Another sign-in in the same browser")
         IDLE = "idle", _("Idle for too long")
         EXPIRED = "expired", _("Reached its time limit")
@@ -281,6 +274,7 @@ class Session(models.Model):
     persistent = models.BooleanField(default=False)
     ip = models.GenericIPAddressField(null=True)
     user_agent = models.CharField(max_length=300, blank=True)
+    host = models.CharField(max_length=253, blank=True, default="")  # a branch: where it was opened
     browsers = models.JSONField(default=list)  # a branch: digests of the start cookies of the browsers that it was opened in
     methods = models.JSONField(default=list)  # how it was proven, RFC 8176 values such as "pwd"
     ended_at = models.DateTimeField(null=True)
@@ -307,6 +301,14 @@ class Session(models.Model):
                 condition=models.Q(ended_at=None),
             ),
             models.Index(fields=["tenant", "-created_at", "-id"], name="live_by_start", condition=models.Q(ended_at=None)),
+            # PostgreSQL does not take "tenant IS NULL" for an equality when it looks for an order. The rest is for counting.
+            models.Index(
+                fields=["-last_seen_at", "-id"],
+                name="portal_by_seen",
+                condition=models.Q(ended_at=None, tenant=None),
+                include=["idle_expires_at", "expires_at"],
+            ),
+            models.Index(fields=["-created_at", "-id"], name="portal_by_start", condition=models.Q(ended_at=None, tenant=None)),
             models.Index(fields=["tenant", "ip"], name="live_by_address", condition=models.Q(ended_at=None)),
             models.Index(fields=["user", "tenant"], name="sessions_of_user"),
             models.Index(fields=["previous_digest"], name="by_previous", condition=models.Q(previous_digest__isnull=False)),

@@ -4,13 +4,13 @@ Each writes an event with before and after. What takes long (the rows of a suspe
 a first transaction, which is in force at once. Lock order: as in `identity.sessions`.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from django.db import models, transaction
 
-from identity import addresses, clock, events, invitations, leaving, links, mails, sessions
+from identity import addresses, clock, events, invitations, leaving, links, mails, sessions, tenancy
 from identity.members import COMMAND_LINE, Actor
 from identity.models import Mail, MassEnd, Session, Ticket, User
 from tenants import hosts, policy
@@ -52,34 +52,12 @@ class Change:
 # --- Tenants ------------------------------------------------------------------------------------------------------
 
 
-def described(tenant: Tenant) -> dict[str, Any]:
-    """A tenant as scripts read it, and events as before and after."""
-    rules = tenant.rules
-    return {
-        "slug": tenant.slug,
-        "name": tenant.name,
-        "status": tenant.status,
-        "url": tenant.home_url,
-        "cookie_domain": tenant.cookie_domain,
-        "colour": tenant.colour,
-        "logo": tenant.logo_id.hex if tenant.logo_id else None,
-        "support_contact": tenant.support_contact,
-        "sign_in_note": tenant.sign_in_note,
-        "home_is_public": tenant.home_is_public,
-        "policy": {
-            name: int(value.total_seconds()) if isinstance(value, timedelta) else value
-            for name, value in ((field.name, getattr(rules, field.name)) for field in fields(rules))
-        },
-        "factor_since": tenant.factor_since,
-    }
-
-
 def add(tenant: Tenant, *, owner: str = "", by: Actor = COMMAND_LINE) -> invitations.Line | None:
     """A new tenant, unsaved; with the address of its owner, an invitation to it. Raises ValidationError, with its cure."""
     with transaction.atomic():
         tenant.full_clean()
         tenant.save(force_insert=True)
-        _note("tenant_added", by, tenant, before=None, after=described(tenant))
+        _note("tenant_added", by, tenant, before=None, after=tenancy.described(tenant))
         return invitations.invite(tenant, owner, Membership.Role.OWNER.value, by=by) if owner else None
 
 

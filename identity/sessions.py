@@ -8,26 +8,27 @@ everywhere: user, portal rows by id, tickets, tenants by id, memberships, branch
 
 import secrets
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import F, Q, Value
-from django.db.models.functions import Greatest, Now
+from django.db.models import DurationField, F, Q, TextField, Value
+from django.db.models.functions import Cast, Greatest, Least, Now
 from django.http import HttpRequest
 
 from identity import clock, crypto, events, known, ledger, links, mails, seals
-from identity.models import PASSWORD, TRUSTED, KnownDevice, Link, Session, SessionQuerySet, Ticket, TotpDevice, User
+from identity.models import PASSWORD, TRUSTED, TYPED_FACTORS, KnownDevice, Link, Session, SessionQuerySet, Ticket, TotpDevice, User
 from tenants import policy
 from tenants.models import BEGINNING, Invitation, Membership, Tenant
 
 Reason = Session.Reason
 # An end for one of these reasons closes the door silently; after any other, coming back takes a fresh proof.
-_OWN_DOING = {Reason.SIGNED_OUT, Reason.IDLE, Reason.EXPIRED, Reason.PROBE}
+_OWN_DOING = {Reason.SIGNED_OUT, Reason.IDLE, Reason.EXPIRED, Reason.HOST, Reason.PROBE}
 _BY_OTHERS = {Reason.BY_ADMIN, Reason.BY_OPERATOR, Reason.BLOCKED, Reason.REMOVED}
 BATCH = 5_000
 
@@ -280,13 +281,13 @@ def lock_portal(pk: uuid.UUID) -> Session:
 
 
 def open_branch(
-    portal_id: uuid.UUID, tenant: Tenant, *, request: HttpRequest | None, browser: str = "", probe: bool = False
+    portal_id: uuid.UUID, tenant: Tenant, *, request: HttpRequest | None, host: str = "", browser: str = "", probe: bool = False
 ) -> tuple[Session, str]:
     """Insert a branch below a portal session; returns it and the key for its cookie. Must be called inside a transaction.
 
     The portal row is locked first and admission is asked under that lock, so that an end of the tree either waits for the
     branch and ends it too, or came first and is seen here (any weaker order leaves live orphans).
-    browser: the digest of this browser's start cookie. Raises NotAdmitted.
+    host: where its cookie will be; browser: the digest of this browser's start cookie. Raises NotAdmitted.
     """
     portal = lock_portal(portal_id)
     decided = admission(portal, tenant.slug, lock=True)
@@ -306,6 +307,7 @@ def open_branch(
         idle_expires_at=now + rules.idle_limit(persistent=portal.persistent),
         expires_at=min(portal.expires_at, portal.authenticated_at + rules.absolute_limit(persistent=portal.persistent)),
         methods=portal.methods,
+        host=host,
         browsers=[browser] if browser else [],
     )
     _insert(branch, key, now, request)
@@ -580,19 +582,79 @@ def mark_tenant(tenant: Tenant, *, by: User | None, reason: Session.Reason, note
 
 def end_unproven(tenant: Tenant) -> list[Session]:
     """End the branches of those who must have a second factor here by now and signed in without: they come back through it."""
-    if tenant.rules.second_factor == "off":
-        return []
-    now = clock.now()
-    members = {each.user_id: each for each in Membership.objects.filter(tenant=tenant)}
-    ids = []
-    for row in Session.objects.filter(tenant=tenant, ended_at=None).only("methods", "user_id").iterator(BATCH):
-        due = tenant.factor_due(members.get(row.user_id))
-        if due is not None and due <= now and not proves_factor(row, tenant):
-            ids.append(row.pk)
+    ids = list(unproven(tenant).order_by("pk").values_list("pk", flat=True))
     done = []
     for first in range(0, len(ids), BATCH):
         done += end(Session.objects.filter(pk__in=ids[first : first + BATCH]), by=None, reason=Reason.POLICY)
     return done
+
+
+def unproven(tenant: Tenant) -> SessionQuerySet:
+    """The branches that `end_unproven` ends, by the policy of `tenant`, be it stored or only thought of (see Tenant.factor_due)."""
+    rules = tenant.rules
+    latest = clock.now() - timedelta(days=rules.grace_days)
+    if rules.second_factor == "off" or (tenant.factor_since or BEGINNING) > latest:
+        return Session.objects.none()
+    due = Membership.objects.filter(tenant=tenant)
+    if rules.second_factor == "admins":
+        due = due.exclude(role=Membership.Role.MEMBER)
+    if rules.grace_days:
+        due = due.filter(created_at__lte=latest)
+    good = {*TYPED_FACTORS, TRUSTED} if rules.trusted_browsers else TYPED_FACTORS
+    # Read as a text, because SQLite does not look into a list.
+    rows = Session.objects.filter(tenant=tenant, ended_at=None, user__in=due.values("user"))
+    rows = rows.annotate(proven_by=Cast("methods", TextField()))
+    return rows.exclude(reduce(or_, (Q(proven_by__contains=f'"{method}"') for method in sorted(good))))
+
+
+def idle_for_too_long(tenant: Tenant) -> Q:
+    """Which branches have lain unused for longer than the policy of `tenant` allows, be it stored or only thought of."""
+    now = clock.now()
+    return _either(lambda persistent: Q(last_seen_at__lte=now - tenant.rules.idle_limit(persistent=persistent)))
+
+
+def open_for_too_long(tenant: Tenant) -> Q:
+    """Which branches have an older proof than the policy of `tenant` allows, be it stored or only thought of."""
+    now = clock.now()
+    return _either(lambda persistent: Q(authenticated_at__lte=now - tenant.rules.absolute_limit(persistent=persistent)))
+
+
+def _either(limit: Callable[[bool], Q]) -> Q:
+    return (Q(persistent=False) & limit(False)) | (Q(persistent=True) & limit(True))
+
+
+def shorten(tenant: Tenant) -> int:
+    """Make the tenant's limits hold for the branches that are open, so that those beyond them are over. Never lengthens.
+
+    Returns how many rows were changed. In batches, each a transaction of its own, because every request of a locked row waits;
+    what a crash leaves over, `prune` does.
+    """
+    changed = 0
+    for persistent in (False, True):
+        idle = F("last_seen_at") + Value(tenant.rules.idle_limit(persistent=persistent), DurationField())
+        whole = F("authenticated_at") + Value(tenant.rules.absolute_limit(persistent=persistent), DurationField())
+        rows = Session.objects.filter(tenant=tenant, ended_at=None, persistent=persistent)
+        rows = rows.filter(Q(idle_expires_at__gt=idle) | Q(expires_at__gt=whole))
+        ids = list(rows.order_by("pk").values_list("pk", flat=True))
+        for first in range(0, len(ids), BATCH):
+            batch = rows.filter(pk__range=(ids[first], ids[first : first + BATCH][-1]))
+            with transaction.atomic():
+                list(batch.select_for_update(no_key=True).order_by("pk").values_list("pk"))  # in the order of every other end
+                changed += batch.update(idle_expires_at=Least(F("idle_expires_at"), idle), expires_at=Least(F("expires_at"), whole))
+    return changed
+
+
+def end_lapsed(tenant: Tenant | None = None, *, at_most: int | None = None) -> int:
+    """Mark what ran out as ended, of one tenant or of all; returns how many. Nothing of it was alive any more."""
+    total = 0
+    now = clock.now()
+    rows = Session.objects.filter(ended_at=None, **({"tenant": tenant} if tenant else {}))
+    for reason, which in ((Reason.EXPIRED, Q(expires_at__lte=now)), (Reason.IDLE, Q(idle_expires_at__lte=now))):
+        while ids := list(rows.filter(which).order_by("pk").values_list("pk", flat=True)[:BATCH]):
+            total += len(end(Session.objects.filter(pk__in=ids), by=None, reason=reason))
+            if at_most and total >= at_most:
+                return total
+    return total
 
 
 def hold_person(user: User) -> User:
@@ -698,10 +760,9 @@ def prune(*, dry_run: bool = False) -> Pruned:
         forgotten = seals.prune(now - policy.KEEP_EVENTS, dry_run=True)
         unknown = browsers.count() + enrolments.count()
         return Pruned(lapsing, older, late, used, ledger.prune(dry_run=True), unknown, forgotten, mails.old().count(), invited.count())
-    count = 0
-    for reason, which in ((Reason.EXPIRED, Q(expires_at__lte=now)), (Reason.IDLE, Q(idle_expires_at__lte=now))):
-        while ids := list(Session.objects.filter(which, ended_at=None).order_by("pk").values_list("pk", flat=True)[:BATCH]):
-            count += len(end(Session.objects.filter(pk__in=ids), by=None, reason=reason))
+    for tenant in Tenant.objects.filter(policy__has_any_keys=["idle", "absolute", "remembered"]):
+        shorten(tenant)  # what was touched under the old limits while the new ones were saved
+    count = end_lapsed()
     # Branches first: a portal row goes only when nothing hangs on it any more.
     kind = Session._meta.label
     gone = old.filter(tenant__isnull=False).delete()[1].get(kind, 0)

@@ -155,7 +155,7 @@ def redeem(
                 if branch.parent_id == ticket.portal_id:
                     sessions.bind(branch, browser.digest)
                     return Redeemed(branch, key)
-            branch, key = sessions.open_branch(ticket.portal_id, tenant, request=request, browser=browser.digest)
+            branch, key = sessions.open_branch(ticket.portal_id, tenant, request=request, host=host, browser=browser.digest)
     except sessions.NotAdmitted as refused:
         raise Refused(f"not admitted: {refused}", refused.verdict) from None
     for old in held.values():  # in a transaction of its own, since it locks another person's membership

@@ -8,7 +8,7 @@ from zoneinfo import available_timezones
 from django import forms
 from django.conf import settings
 from django.contrib.auth.password_validation import validate_password
-from django.core.exceptions import ValidationError
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.core.validators import MaxLengthValidator
 from django.utils import timezone
 from django.utils.translation import gettext, ngettext
@@ -20,7 +20,9 @@ from identity.backends import LONGEST_PASSWORD
 from identity.factors import Checked, has_factor
 from identity.invitations import AT_ONCE, addresses_in, is_address
 from identity.models import User, fold
-from tenants.models import Tenant
+from identity.networks import within
+from tenants import hosts
+from tenants.models import Group, Membership, Tenant
 
 
 class PlainForm(forms.Form):
@@ -505,7 +507,10 @@ class NewTenantForm(PlainForm):
         }
 
     def clean_slug(self) -> str:
-        return str(self.cleaned_data["slug"]).lower()
+        slug: str = self.cleaned_data["slug"].lower()
+        if Tenant.objects.filter(slug=slug).exists():
+            raise ValidationError(gettext("There is a tenant with that slug already. Choose another."))
+        return slug
 
     def clean_owner(self) -> str:
         address: str = self.cleaned_data["owner"].strip()
@@ -571,3 +576,96 @@ class InviteForm(PlainForm):
         if not found:
             raise ValidationError(gettext("There is no address in this."))
         return found
+
+
+def _when(**attrs: str) -> forms.DateTimeInput:
+    return forms.DateTimeInput(format="%Y-%m-%dT%H:%M", attrs={"class": "input", "type": "datetime-local", **attrs})
+
+
+class EventsForm(PlainForm):
+    """What of a tenant's log is looked for. Times are in the person's zone."""
+
+    kind = forms.RegexField(r"\A[a-z_]{1,40}\Z", required=False)
+    person = forms.CharField(label=_("Name or e-mail"), required=False, widget=forms.TextInput(attrs={"class": "input", "type": "search"}))
+    since = forms.ChoiceField(choices=[("hour", ""), ("day", ""), ("week", "")], required=False)
+    address = forms.CharField(
+        label=_("Address"),
+        required=False,
+        help_text=_("Whole, or its beginning, such as 203.0.113."),
+        widget=forms.TextInput(attrs={"class": "input", "autocomplete": "off", "spellcheck": "false"}),
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        kinds_of_time = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d"]
+        for name, label in (("from", _("From")), ("to", _("Until"))):  # one of them is a word of Python
+            self.fields[name] = forms.DateTimeField(label=label, required=False, input_formats=kinds_of_time, widget=_when())
+
+    def clean_person(self) -> str:
+        return " ".join(self.cleaned_data["person"].split())[:100]
+
+    def clean_address(self) -> str:
+        address: str = self.cleaned_data["address"]
+        if address and within(address) is None:
+            raise ValidationError(gettext("This is no address, nor the beginning of one. Type it such as 203.0.113. or 2001:db8:"))
+        return address
+
+
+class GroupForm(PlainForm):
+    name = forms.CharField(
+        label=_("Name"), max_length=80, widget=forms.TextInput(attrs={"class": "input", "autocomplete": "off", "spellcheck": "false"})
+    )
+
+
+EVERYONE, SOME = "everyone", "some"
+
+
+class AppForm(PlainForm):
+    """An app of a tenant: where it is, and who may enter. Whether the host fits, `tenants.models.App` decides."""
+
+    name = forms.CharField(label=_("Name"), max_length=80, widget=forms.TextInput(attrs={"class": "input", "autocomplete": "off"}))
+    host = forms.CharField(
+        label=_("Host"),
+        max_length=253,
+        widget=forms.TextInput(attrs={"class": "input", "autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}),
+    )
+    who = forms.ChoiceField(label=_("Who may enter"), choices=[(EVERYONE, _("Every member")), (SOME, _("Only these"))])
+    roles = forms.MultipleChoiceField(label=_("Roles"), choices=Membership.Role.choices, required=False)
+    groups = forms.ModelMultipleChoiceField(label=_("Groups"), queryset=Group.objects.none(), required=False)
+    second_factor = forms.BooleanField(label=_("Only with a second factor"), required=False)
+    public_paths = forms.CharField(
+        label=_("Public paths"),
+        required=False,
+        max_length=10_200,
+        widget=forms.Textarea(attrs={"class": "input", "rows": 3, "autocapitalize": "none", "spellcheck": "false"}),
+        help_text=_("Open to everybody, signed in or not, such as webhooks: one beginning of a path in a line, such as /webhooks/."),
+    )
+
+    def __init__(self, tenant: Tenant, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        groups: forms.ModelMultipleChoiceField[Group] = self.fields["groups"]  # type: ignore[assignment]
+        groups.queryset = self.offered = tenant.groups.all()
+        self.fields["host"].help_text = gettext("Inside %(domain)s, such as wiki.%(domain)s.") % {"domain": tenant.cookie_domain}
+
+    def clean_host(self) -> str:
+        try:
+            return hosts.normalise(self.cleaned_data["host"])
+        except hosts.BadHost as bad:
+            raise ValidationError(str(bad)) from None
+
+    def clean_public_paths(self) -> list[str]:
+        return [line.strip() for line in self.cleaned_data["public_paths"].splitlines() if line.strip()]
+
+    def clean(self) -> dict[str, Any]:
+        given: dict[str, Any] = self.cleaned_data
+        if given.get("who") == EVERYONE:
+            given["roles"], given["groups"] = [], []
+        elif not given.get("roles") and not given.get("groups") and not {"roles", "groups"} & self.errors.keys():
+            self.add_error("who", gettext("Tick a role or a group, or choose every member."))
+        return given
+
+    def explain(self, wrong: ValidationError) -> None:
+        """What the app itself has against it, beside its field; what is no field's is the host's."""
+        named = wrong.error_dict if hasattr(wrong, "error_dict") else {NON_FIELD_ERRORS: wrong.error_list}
+        for name, errors in named.items():
+            self.add_error(name if name in self.fields else "host", errors)

@@ -241,7 +241,8 @@ CONTENT_SECURITY_POLICY = {
 # A sign-in is a few hundred bytes; nothing here takes more than a logo, and that comes by the command line.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 256 * 1024
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 600
-DATA_UPLOAD_MAX_NUMBER_FILES = 0
+DATA_UPLOAD_MAX_NUMBER_FILES = 1
+FILE_UPLOAD_HANDLERS = ["portal.uploads.LogoUpload"]  # a file on any other page is refused as bad
 
 # Under /_portal/, so that a site which already lives at a tenant's host hands us one path and our pages keep their look.
 STATIC_URL = "/_portal/static/"

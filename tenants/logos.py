@@ -3,6 +3,7 @@
 import warnings
 from io import BytesIO
 
+from django.utils.translation import gettext as _
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 LARGEST_FILE = 2 * 1024 * 1024  # bytes
@@ -21,7 +22,7 @@ def encode(data: bytes) -> bytes:
     Raster formats only: an SVG is a document with scripts. Size and pixel count are checked before anything is unpacked.
     """
     if len(data) > LARGEST_FILE:
-        raise BadLogo("A logo has at most 2 MB. Save it smaller.")
+        raise BadLogo(_("A logo has at most 2 MB. Save it smaller."))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -31,11 +32,11 @@ def encode(data: bytes) -> bytes:
             picture = ImageOps.exif_transpose(picture)
             picture = picture.convert("RGBA")
     except UnidentifiedImageError:
-        raise BadLogo(f"That is no picture in a format taken here: {', '.join(FORMATS)}.") from None
+        raise BadLogo(_("That is no picture in a format taken here: %(formats)s.") % {"formats": ", ".join(FORMATS)}) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise BadLogo("A logo has at most 16 million pixels. Scale it down; 512 pixels a side are enough.") from None
+        raise BadLogo(_("A logo has at most 16 million pixels. Scale it down; 512 pixels a side are enough.")) from None
     except (OSError, SyntaxError, ValueError, EOFError):  # what Pillow raises for a damaged file
-        raise BadLogo("The picture is damaged. Save it anew.") from None
+        raise BadLogo(_("The picture is damaged. Save it anew.")) from None
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     bare = Image.new("RGBA", picture.size)  # pixels only: no comments, profiles or coordinates
     bare.paste(picture)

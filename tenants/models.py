@@ -189,7 +189,7 @@ def check_cookie_domain(domain: str, tenant: Tenant, host: str) -> None:
         refuse(_("A browser does not accept a cookie for %(domain)s from %(host)s."), domain=domain, host=host)
     others = [
         *Tenant.objects.exclude(pk=tenant.pk).values_list("cookie_domain", flat=True),
-        *Host.objects.exclude(tenant_id=tenant.pk).values_list("cookie_domain", flat=True),
+        *Host.objects.exclude(tenant_id=tenant.pk).exclude(approved_at=None).values_list("cookie_domain", flat=True),
     ]
     if any(hosts.is_within(domain, other) or hosts.is_within(other, domain) for other in others):
         refuse(_("%(domain)s overlaps another tenant's cookie domain. Choose one of your own."), domain=domain)
@@ -213,13 +213,18 @@ class Host(models.Model):
     """A further host of a tenant, such as id.acme.org, good once its ownership is proven or an operator approved it."""
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="hosts")
-    name = models.CharField(max_length=253, unique=True, validators=[_valid_host])
+    name = models.CharField(max_length=253, validators=[_valid_host])
     cookie_domain = models.CharField(max_length=253, blank=True, validators=[_valid_host])
     challenge = models.CharField(max_length=43, default=_new_challenge)  # what a DNS TXT record says to prove whose the domain is
     approved_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "name"], name="one_host"),
+            # Who waits for approval keeps nobody else from it: whoever proves it first has it.
+            models.UniqueConstraint(fields=["name"], condition=models.Q(approved_at__isnull=False), name="one_approved_host"),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -233,6 +238,20 @@ class Host(models.Model):
         gone = super().delete(*args, **kwargs)
         hosts.forget()
         return gone
+
+    @property
+    def is_own(self) -> bool:
+        """Under the tenant's own name, which is nobody else's to prove?"""
+        return hosts.is_within(self.name, self.tenant.hostname)
+
+    @property
+    def record_name(self) -> str:
+        """Where the DNS record stands that proves whose the host is: at the widest domain that its cookie reaches."""
+        return f"_gatehouse.{self.cookie_domain}"
+
+    @property
+    def record_value(self) -> str:
+        return f"gatehouse-site={self.challenge}"
 
     def _default_domain(self) -> str:
         covered = hosts.is_within(self.name, self.tenant.cookie_domain)
@@ -262,17 +281,40 @@ def check_new_host(host: str, tenant: Tenant, own: "Host | App | None" = None) -
         )
     taken = (
         host == tenant.hostname
-        or Host.objects.filter(name=host).exclude(pk=(own.pk or 0) if isinstance(own, Host) else 0).exists()
+        or _held(host, tenant).exclude(pk=(own.pk or 0) if isinstance(own, Host) else 0).exists()
         or App.objects.filter(host=host).exclude(pk=(own.pk or 0) if isinstance(own, App) else 0).exists()
     )
     if taken:
         raise ValidationError(_("%(host)s already has a place. Remove it there first."), params={"host": host})
     for other in [
         *Tenant.objects.exclude(pk=tenant.pk).values_list("cookie_domain", flat=True),
-        *Host.objects.exclude(tenant_id=tenant.pk).values_list("cookie_domain", flat=True),
+        *Host.objects.exclude(tenant_id=tenant.pk).exclude(approved_at=None).values_list("cookie_domain", flat=True),
     ]:
         if hosts.is_within(host, other):
             raise ValidationError(_("%(host)s lies inside another tenant's cookie domain."), params={"host": host})
+
+
+def _held(host: str, tenant: Tenant) -> "models.QuerySet[Host]":
+    """Who has a host: whoever it is approved for, and this tenant while it waits. Waiting keeps it from nobody else."""
+    return Host.objects.filter(models.Q(tenant=tenant) | models.Q(approved_at__isnull=False), name=host)
+
+
+_PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]{0,199}")
+PUBLIC_PATHS = 50  # of one app
+
+
+def check_public_path(path: object) -> None:
+    """Refuse what is no beginning of a path, or would open more than it says. Raises ValidationError with the cure."""
+
+    def refuse(text: Any) -> None:
+        raise ValidationError({"public_paths": ValidationError(text, params={"path": str(path)[:80]})})
+
+    if not isinstance(path, str) or not path.startswith("/"):
+        refuse(_("Each public path begins with a slash: “%(path)s” does not."))
+    elif path == "/":
+        refuse(_("A slash alone would open the whole app. Name a path, such as /webhooks/."))
+    elif not _PATH.fullmatch(path) or "//" in path or {".", ".."} & set(path.split("/")) or "%2" in path.lower():
+        refuse(_("“%(path)s” is no plain path. Write it without spaces, dots alone, ? and #, such as /webhooks/."))
 
 
 class App(models.Model):
@@ -325,8 +367,10 @@ class App(models.Model):
         unknown = set(self.roles) - set(Membership.Role.values)
         if unknown:
             raise ValidationError({"roles": f"Roles are: {', '.join(Membership.Role.values)}."})
-        if not all(isinstance(path, str) and path.startswith("/") for path in self.public_paths):
-            raise ValidationError({"public_paths": "Each public path begins with a slash."})
+        if len(self.public_paths) > PUBLIC_PATHS:
+            raise ValidationError({"public_paths": ValidationError(_("At most %(n)d public paths."), params={"n": PUBLIC_PATHS})})
+        for path in self.public_paths:
+            check_public_path(path)
 
 
 class Membership(models.Model):
@@ -356,6 +400,11 @@ class Membership(models.Model):
         return self.role in {self.Role.ADMIN, self.Role.OWNER} and self.blocked_at is None
 
 
+def group_key(name: str) -> str:
+    """The form in which the names of groups are compared."""
+    return unicodedata.normalize("NFKC", name).casefold()[:160]
+
+
 class Group(models.Model):
     """Members of one tenant under one name, for the rules of its apps and for what those apps are told about a person."""
 
@@ -372,7 +421,10 @@ class Group(models.Model):
         return self.name
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        self.name_key = unicodedata.normalize("NFKC", self.name).casefold()[:160]
+        self.name_key = group_key(self.name)
+        fields = kwargs.get("update_fields")
+        if fields is not None and "name" in fields:
+            kwargs["update_fields"] = {*fields, "name_key"}
         super().save(*args, **kwargs)
 
 

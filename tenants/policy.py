@@ -104,6 +104,32 @@ class Policy:
         _within("password_length_alone", self.password_length_alone, 8, 64)
 
     @property
+    def stored(self) -> dict[str, Any]:
+        """What `of` reads: the fields that differ from the platform's, durations in whole seconds."""
+        values = ((field.name, getattr(self, field.name), field.default) for field in fields(self))
+        return {
+            name: int(value.total_seconds()) if isinstance(value, timedelta) else value for name, value, usual in values if value != usual
+        }
+
+    def is_weaker_than(self, other: "Policy") -> bool:
+        """Does it let anything pass that the other one does not? ASVS 7.5.1."""
+        asks = self.second_factor != "off"
+        return (
+            self.idle > other.idle
+            or self.absolute > other.absolute
+            or self.remembered > other.remembered
+            or SECOND_FACTOR.index(self.second_factor) < SECOND_FACTOR.index(other.second_factor)
+            or (asks and self.grace_days > other.grace_days)
+            or self.trusted_browsers > other.trusted_browsers
+            or self.tries > other.tries
+            or self.password_length < other.password_length
+            or self.shortest_password(factor_asked=False) < other.shortest_password(factor_asked=False)
+            or SIGN_UP.index(self.sign_up) > SIGN_UP.index(other.sign_up)
+            or (self.sign_up == "domain" and not self.domains <= other.domains)
+            or (self.sign_up in {"domain", "open"} and self.approval < other.approval)
+        )
+
+    @property
     def domains(self) -> frozenset[str]:
         """The domains of addresses that sign-up by domain lets in, as DNS knows them. Raises ValueError for what is none."""
         return frozenset(hosts.normalise(part) for part in self.sign_up_domains.split(",") if part.strip())

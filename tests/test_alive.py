@@ -8,7 +8,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from identity import factors, leaving, members, platform, sessions
-from identity.models import Session, TotpDevice, User
+from identity.models import Session, SessionQuerySet, TotpDevice, User
 from tenants.models import Membership, Tenant
 from tests.furnish import Furnished, furnish
 
@@ -16,7 +16,7 @@ Reason = Session.Reason
 BY_ADMIN = Reason.BY_ADMIN
 
 
-def rows(**which: object) -> "sessions.SessionQuerySet":
+def rows(**which: object) -> SessionQuerySet:
     return Session.objects.filter(**which)
 
 
@@ -79,6 +79,11 @@ def leave(it: Furnished) -> None:
     leaving.carry_out(it.member, now=True)
 
 
+def lie_idle_until_pruned(it: Furnished) -> None:
+    set_back(it, idle_expires_at=timedelta())
+    sessions.prune()
+
+
 VERBS: dict[str, Callable[[Furnished], object]] = {
     "nothing": lambda it: None,
     "end a branch": lambda it: sessions.end(rows(pk=it.branch.pk), by=None, reason=BY_ADMIN),
@@ -104,7 +109,7 @@ VERBS: dict[str, Callable[[Furnished], object]] = {
     "be deleted": leave,
     "idle": lambda it: set_back(it, idle_expires_at=timedelta()),
     "too old": lambda it: set_back(it, expires_at=timedelta(minutes=1)),
-    "idle and pruned": lambda it: (set_back(it, idle_expires_at=timedelta()), sessions.prune()),
+    "idle and pruned": lie_idle_until_pruned,
 }
 
 

@@ -8,6 +8,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from identity.models import Event, User
 from tenants import checks, hosts
@@ -150,7 +151,7 @@ def test_a_further_host_that_is_not_ones_own_is_refused(acme: Tenant, name: str,
 
 @pytest.mark.asvs("2.2.3")
 def test_cookie_domains_of_tenants_never_overlap(acme: Tenant, globex: Tenant) -> None:
-    first = Host(tenant=acme, name="id.shared.test", cookie_domain="shared.test")
+    first = Host(tenant=acme, name="id.shared.test", cookie_domain="shared.test", approved_at=timezone.now())
     first.full_clean()
     first.save()
     for name, domain in (("www.shared.test", ""), ("id.shared.test", ""), ("a.b.shared.test", "b.shared.test")):

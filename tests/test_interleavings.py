@@ -19,8 +19,9 @@ from django.contrib.auth.hashers import Argon2PasswordHasher
 from django.db import connection, models, transaction
 from django.test import RequestFactory
 
-from identity import clock, sessions, tickets
-from identity.models import Event, Session, User
+from identity import clock, leaving, platform, sessions, tickets
+from identity.members import Actor
+from identity.models import Event, Session, Ticket, User
 from tenants.models import Membership, Tenant
 from tests.conftest import PASSWORD, password_is
 from tests.visitor import Cookie, Visitor, portal_url, tenant_url
@@ -234,6 +235,45 @@ def test_no_branch_slips_past_the_end_of_a_tenant(acme: Tenant, at_once: Threads
     opened = redemption.result(20)
     assert sessions.live([opened] if opened else [], acme) == []
     assert _unended(tenant=acme) == 0
+
+
+@pytest.mark.asvs("15.4.2")
+def test_no_branch_slips_past_a_suspension_or_a_deletion(acme: Tenant, at_once: Threads) -> None:
+    root, _key = _tree("dave", acme)
+    redemptions = [_hand_off(root, acme), _hand_off(_tree("alice")[0], acme)]
+
+    def close() -> bool:
+        platform.suspend(acme, reason="Unpaid")
+        return platform.delete(acme, reason="Unpaid")
+
+    with at_once.holding(User.objects.filter(pk=root.user_id), how="references"):
+        under_way = at_once.start(redemptions[0])  # admitted, about to commit
+        closing = at_once.start(close)
+        late = at_once.start(redemptions[1])
+    assert closing.result(20)
+    for redemption in (under_way, late):
+        opened = redemption.result(20)
+        assert sessions.live([opened] if opened else [], acme) == []
+    assert not Session.objects.filter(tenant=acme.pk).exists()
+    assert not Ticket.objects.filter(tenant=acme.pk).exists()
+    assert not Tenant.objects.filter(pk=acme.pk).exists()
+
+
+def test_two_operators_who_close_each_others_account_leave_one(cast: dict[str, User], at_once: Threads) -> None:
+    User.objects.filter(username="bob").update(is_superuser=True)
+    erin, bob = User.objects.get(username="erin"), User.objects.get(username="bob")
+
+    def close(person: User, by: User) -> bool:
+        try:
+            return platform.deactivate(person, by=Actor(by)).is_one
+        except leaving.LastOperator:
+            return False
+
+    with at_once.holding(User.objects.filter(is_superuser=True)):
+        one = at_once.start(lambda: close(erin, bob))
+        other = at_once.start(lambda: close(bob, erin))
+    assert {one.result(20), other.result(20)} == {True, False}
+    assert User.objects.filter(is_superuser=True, is_active=True).count() == 1
 
 
 def test_a_later_end_asks_for_a_later_proof(acme: Tenant, at_once: Threads) -> None:

@@ -51,7 +51,8 @@ def routes(urlconf: str) -> dict[str, str]:
             prefix = text[1:].partition("(")[0]
             found[f"{prefix}<token>/"] = f"/{prefix}{'x' * 43}/"
         else:
-            found[text.replace("<slug:slug>", "<slug>")] = "/" + text.replace("<slug:slug>", "acme").replace("<int:pk>", "1")
+            path = text.replace("<slug:slug>", "acme").replace("<int:pk>", "1").replace("<str:username>", "alice")
+            found[text.replace("<slug:slug>", "<slug>")] = f"/{path}"
     return found
 
 
@@ -117,13 +118,11 @@ def test_the_routes_of_the_two_kinds_of_host_do_not_mix(cast: dict[str, User], v
 
 
 CONSOLE = (
-    "/console/{}/",
-    "/console/{}/panic/",
-    "/console/{}/sessions/",
-    "/console/{}/lockouts/",
-    "/console/{}/people/",
-    "/console/{}/people/invite/",
-)
+    "/console/{}/", "/console/{}/panic/", "/console/{}/sessions/", "/console/{}/lockouts/", "/console/{}/people/",
+    "/console/{}/people/invite/", "/console/{}/people/olivia/", "/console/{}/events/", "/console/{}/events/export/",
+    "/console/{}/groups/", "/console/{}/apps/", "/console/{}/apps/add/", "/console/{}/settings/", "/console/{}/settings/look/",
+    "/console/{}/settings/policy/", "/console/{}/settings/sign-up/", "/console/{}/settings/hosts/",
+)  # fmt: skip
 
 
 @pytest.mark.asvs("8.1.1", "8.2.1", "8.2.2", "8.3.1")

@@ -10,7 +10,7 @@ from django.core import mail
 from django.test import RequestFactory
 from django.utils import timezone
 
-from identity import factors, invitations, mails, members
+from identity import factors, groups, invitations, mails, members
 from identity.invitations import Result
 from identity.members import Actor
 from identity.models import Event, Mail, Session, TotpDevice, User
@@ -591,3 +591,96 @@ def test_the_policy_of_sign_up_is_set_and_shown(cast: dict[str, User], acme: Ten
     assert warned == ["Everybody who proves an address becomes a member, without asking you. To be asked: --policy approval=yes"]
     invitations.invite(Tenant.objects.get(pk=acme.pk), "x@x.example", "member")
     assert told("tenant", "set", "acme", "--policy", "sign_up=closed")["warnings"] == ["1 invitation opens nothing while it is closed."]
+
+
+# --- Filters, and one person's page -------------------------------------------------------------------------------
+
+
+def test_role_factor_group_and_block_filter_and_stand_in_the_url(cast: dict[str, User], acme: Tenant, visitor: Open) -> None:
+    TotpDevice.objects.filter(pk=factors.enrolment(cast["alice"]).pk).update(confirmed=True)
+    members.block(acme, cast["dave"])
+    finance = groups.add(acme, "Finance")
+    for name in ("alice", "dave"):
+        groups.put(finance, cast[name])
+    bob = visitor("bob")
+    for query, found in {
+        "role=member": ["alice", "dave"], "role=owner": ["olivia"], "role=x": ["alice", "bob", "dave", "olivia"],
+        "factor=none": ["bob", "dave", "olivia"], "factor=some": ["alice"],
+        "state=blocked": ["dave"], "state=blocked&role=owner": [],
+        f"group={finance.pk}": ["alice", "dave"], f"group={finance.pk}&factor=none": ["dave"], "group=99999": [],
+        f"group={finance.pk}&role=member&factor=some&q=keller": ["alice"],
+    }.items():  # fmt: skip
+        assert listed(bob.get(portal_url(f"{PEOPLE}?{query}"))) == found, query
+    page = bob.get(portal_url(f"{PEOPLE}?role=member&factor=none"))
+    assert "1 of 4 match" in text(page)
+    assert re.findall(r'class="token" href="[^?]+\?([^"]+)"', page.content.decode()) == ["factor=none", "role=member"]
+    assert "Finance" in text(bob.get(portal_url(PEOPLE)))
+
+
+def test_a_group_of_elsewhere_filters_nothing_out_of_there(cast: dict[str, User], acme: Tenant, globex: Tenant, visitor: Open) -> None:
+    secret = groups.add(globex, "Secret")
+    groups.put(secret, cast["dave"])
+    page = visitor("bob").get(portal_url(f"{PEOPLE}?group={secret.pk}"))
+    assert listed(page) == []
+    assert "Secret" not in page.content.decode()
+    assert "In a group that is no more" in text(page)
+
+
+def test_an_act_keeps_the_filters_of_the_list(cast: dict[str, User], acme: Tenant, visitor: Open) -> None:
+    bob = visitor("bob")
+    page = bob.get(portal_url(f"{PEOPLE}?role=member&factor=none")).content.decode()
+    assert 'name="only_role" value="member"' in page
+    do(bob, "block", "dave", reason="lost", only_role="member", factor="none")
+    assert bob.url == portal_url(f"{PEOPLE}?role=member&factor=none")
+    part = bob.post(portal_url(ACT), {"unblock": "dave", "only_role": "member"}, **HTMX)
+    assert listed(part) == ["alice", "dave"]
+
+
+def test_ending_all_of_a_person_here_leaves_other_places_alone(cast: dict[str, User], acme: Tenant, visitor: Open) -> None:
+    first, second = visitor("dave", at="acme"), visitor("dave", at="acme")
+    first.get(tenant_url("globex"))
+    bob = visitor("bob")
+    asked = text(do(bob, "end", "dave"))
+    assert "End every session of Dave Vance here?" in asked
+    assert "End 2 sessions" in asked
+    assert first.is_in("acme")
+    assert "Dave Vance: 2 sessions are over." in text(do(bob, "end", "dave", reason="Laptop lost"))
+    assert not first.is_in("acme")
+    assert not second.is_in("acme")
+    assert first.is_in("globex")
+    assert first.is_in()
+    ended = Event.objects.filter(kind="session_ended", tenant=acme)
+    assert {(each.actor, each.data["note"]) for each in ended} == {(cast["bob"], "Laptop lost")}
+    assert do(bob, "end", "carol", reason="x").status_code == 404
+
+
+def test_a_persons_page_shows_what_is_here_and_nothing_of_elsewhere(
+    cast: dict[str, User], acme: Tenant, globex: Tenant, visitor: Open
+) -> None:
+    dave = visitor("dave", at="acme", address="203.0.113.40")
+    dave.address = "198.51.100.7"
+    dave.get(tenant_url("globex"))
+    groups.put(groups.add(acme, "Finance"), cast["dave"])
+    groups.put(groups.add(globex, "Secret"), cast["dave"])
+    bob = visitor("bob")
+    page = bob.get(portal_url(f"{PEOPLE}dave/"))
+    for here in ("Dave Vance", "Member", "Finance", "1 live session", "203.0.113.40", "Session opened", "Put into a group"):
+        assert here in text(page)
+    for elsewhere in ("Globex", "Secret", "198.51.100.7"):
+        assert elsewhere not in page.content.decode()
+    assert "?person=dave" in page.content.decode()
+    for name in ("carol", "mallory", "nobody-at-all"):
+        assert bob.get(portal_url(f"{PEOPLE}{name}/")).status_code == 404
+    assert Event.objects.filter(kind="foreign_person", tenant=acme).count() == 3
+
+
+def test_what_is_done_on_a_persons_page_leads_back_to_it(cast: dict[str, User], acme: Tenant, visitor: Open) -> None:
+    bob = visitor("bob")
+    do(bob, "block", "dave", reason="lost", on_page="1")
+    assert bob.url == portal_url(f"{PEOPLE}dave/")
+    assert "Dave Vance is blocked here until you lift it." in text(bob.page)
+    assert "Blocked" in text(bob.page)
+    done = bob.post(portal_url(ACT), {"unblock": "dave", "on_page": "1"}, **HTMX)
+    assert done["HX-Redirect"] == f"{PEOPLE}dave/"
+    do(bob, "remove", "dave", reason="left", on_page="1")
+    assert bob.url == portal_url(PEOPLE)

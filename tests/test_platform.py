@@ -165,7 +165,7 @@ def test_a_new_tenant_invites_its_owner_and_says_what_comes_next(
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"slug": "acme"}, "already exists"),
+        ({"slug": "ACME"}, "There is a tenant with that slug already. Choose another."),
         ({"slug": "platform"}, "“platform” is reserved"),
         ({"slug": "a.b"}, "one label of a host"),
         ({"slug": "xn--a"}, "one label of a host"),

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.core.management import BaseCommand, CommandError
-from django.db import IntegrityError, OperationalError, ProgrammingError, models, transaction
+from django.db import IntegrityError, OperationalError, ProgrammingError, transaction
 
 from identity import events
 from identity.models import User
@@ -171,13 +171,6 @@ def person_named(name: str, *, lock: bool = False) -> User:
     raise CommandError(
         f"There is no user “{shown}”. Look for one: manage.py user list --search {shown}. Or add one: manage.py user add {shown} EMAIL"
     )
-
-
-def save_checked(thing: models.Model) -> None:
-    """Save what passes its own checks, else ValidationError. `full_clean`, step by step: the first error that speaks is enough."""
-    for check in (thing.clean_fields, thing.clean, thing.validate_unique, thing.validate_constraints):
-        check()
-    thing.save()
 
 
 def note(kind: str, *, tenant: Tenant | None = None, subject: User | None = None, **data: Any) -> None:

@@ -307,6 +307,7 @@ _LEADS: dict[str, Any] = {
     Session.Reason.BLOCKED: lazy("Signing in here was blocked for this account by an administrator."),
     Session.Reason.REMOVED: lazy("This account is no longer a member here."),
     Session.Reason.SUSPENDED: lazy("This place was suspended by an operator."),
+    Session.Reason.HOST: lazy("The address at which this session was opened was changed or removed. Sign in again to go on."),
 }
 
 

@@ -59,6 +59,15 @@ ERIN = [
     ("login", "/console/platform/lockouts/?q=nobody"),
     ("login", "/console/platform/lockouts/?part=addresses"),
     ("login", "/console/platform/factors/"),
+    ("login", "/console/platform/tenants/"),
+    ("login", "/console/platform/tenants/?q=nobody&state=frozen"),
+    ("login", "/console/platform/tenants/add"),
+    ("login", "/console/platform/tenants/acme/"),
+    ("login", "/console/platform/accounts/"),
+    ("login", "/console/platform/accounts/?which=password&sort=new"),
+    ("login", "/console/platform/accounts/1/"),
+    ("login", "/console/platform/sessions/"),
+    ("login", "/console/platform/sessions/?q=nobody"),
 ]
 OLIVIA = [
     ("login", "/"),

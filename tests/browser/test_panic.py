@@ -47,7 +47,7 @@ def test_the_numbers_of_a_chart_are_a_table_too(site: Site, window: OpenWindow) 
     bob = window("bob", at="acme", viewport=PHONE)
     page = bob.page
     page.goto(site.url("login", "/console/acme/"))
-    day = page.get_by_role("region", name="The last 24 hours").first
+    day = page.get_by_role("region", name="The last 24 hours", exact=True)
     expect(day.get_by_role("table")).to_be_hidden()
     day.get_by_text("The numbers as a table").click()
     expect(day.get_by_role("table").get_by_role("row")).to_have_count(25)

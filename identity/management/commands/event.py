@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from identity import seals
 from identity.audit import Audit, Finding, Problem
+from identity.journal import harmless
 from identity.management.output import Answer, VerbCommand, at_most, change, count, person_named, plain, table, tenant_named
 from identity.models import Event, User
 from identity.snapshot import pages, snapshot
@@ -209,11 +210,7 @@ def described(row: Event) -> dict[str, Any]:
 def _cells(row: Event) -> dict[str, Any]:
     """A row for a spreadsheet, in which no text is a formula."""
     cells = {**described(row), "at": plain(row.at), "data": json.dumps(row.data)}
-    return {name: _harmless(cell) if isinstance(cell, str) else cell for name, cell in cells.items()}
-
-
-def _harmless(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    return {name: harmless(cell) for name, cell in cells.items()}
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from django.core.exceptions import ValidationError
 from django.core.management import CommandError, CommandParser
 from django.db.models import Count
 
-from identity import clock, members, panic, platform, sessions
+from identity import app_rules, clock, hosting, members, panic, platform, simulation, tenancy
+from identity.app_rules import Wanted
 from identity.management.output import (
     COMMAND_LINE,
     NO_TENANTS,
@@ -22,13 +23,13 @@ from identity.management.output import (
     facts,
     note,
     person_named,
-    save_checked,
     table,
     tenant_named,
 )
-from identity.models import Session, TotpDevice
+from identity.models import Session
+from identity.simulation import Forecast
 from tenants import hosts, logos
-from tenants.models import App, Host, Invitation, Logo, Membership, Tenant
+from tenants.models import App, Host, Membership, Tenant
 from tenants.policy import KNOWN_TIMES, SECOND_FACTOR, SIGN_UP, TRIES_UNKNOWN, TRUSTED_BROWSER, Policy
 from tenants.text import clean
 
@@ -123,7 +124,7 @@ class Command(VerbCommand):
         tenant = Tenant(slug=slug, name=name, support_contact=support or "")
         tenant.colour = colour.lower() if colour else tenant.colour
         platform.add(tenant)
-        after = platform.described(tenant)
+        after = tenancy.described(tenant)
         lines = [f"Added {tenant.name}: {tenant.home_url}"]
         if first:
             Membership.objects.create(tenant=tenant, user=first, role=Membership.Role.OWNER)
@@ -152,7 +153,7 @@ class Command(VerbCommand):
 
     def show(self, *, slug: str, **_: Any) -> Answer:
         tenant = tenant_named(slug)
-        known = platform.described(tenant)
+        known = tenancy.described(tenant)
         people = Membership.objects.filter(tenant=tenant)
         owners = list(people.filter(role=Membership.Role.OWNER).order_by("user__username").values_list("user__username", flat=True))
         known |= {
@@ -163,8 +164,8 @@ class Command(VerbCommand):
             "live_sessions": Session.objects.alive_at(tenant).count(),
             "frozen_at": tenant.frozen_at,
             "proof_demanded_at": tenant.proof_demanded_at,
-            "hosts": [host_facts(host) for host in tenant.hosts.all()],
-            "apps": [app_facts(app) for app in tenant.apps.all()],
+            "hosts": [hosting.facts(host) for host in tenant.hosts.all()],
+            "apps": [app_rules.facts(app) for app in tenant.apps.all()],
         }
         lines = facts(
             [
@@ -214,67 +215,33 @@ class Command(VerbCommand):
         if not (wanted or policy or logo):
             raise CommandError(f"Say what to set, such as: manage.py tenant set {slug} --support it@example.com (see --help)")
         tenant = tenant_named(slug, lock=True)
-        was = platform.described(tenant)
-        for field, value in wanted.items():
-            setattr(tenant, field, value)
         if policy:
-            self._take_policy(tenant, policy)
-        old_logo = self._take_logo(tenant, logo) if logo else None
-        save_checked(tenant)
-        if old_logo:
-            old_logo.delete()
+            wanted["policy"] = changed_policy(tenant.policy, policy)
+        if logo:
+            wanted["logo"] = picture(logo)
+        done = tenancy.change(tenant, wanted)
         if "cookie_domain" in wanted:
-            still_fits(tenant)
-        now = platform.described(tenant)
-        ended = sessions.end_unproven(tenant) if was["policy"] != now["policy"] else []
-        return self._say_set(tenant, was, now, ended=len(ended))
+            hosting.still_fits(done.tenant)
+        return self._say_set(done)
 
     @staticmethod
-    def _take_policy(tenant: Tenant, wishes: list[str]) -> None:
-        """Days of grace count from the moment when the second factor is asked for, or asked of more people."""
-        before = strictness(tenant.rules)
-        tenant.policy = changed_policy(tenant.policy, wishes)
-        after = strictness(tenant.rules)
-        if after == 0:
-            tenant.factor_since = None
-        elif after > before:
-            tenant.factor_since = clock.now()
-
-    @staticmethod
-    def _take_logo(tenant: Tenant, logo: str) -> Logo | None:
-        """Give the tenant the picture in a file (“none”: none); returns the one it had."""
-        old = tenant.logo
-        if logo == "none":
-            tenant.logo = None
-            return old
-        try:
-            with Path(logo).open("rb") as file:
-                png = logos.encode(file.read(logos.LARGEST_FILE + 1))
-        except OSError as error:
-            raise CommandError(f"{logo} cannot be read: {error.strerror}. Give the path of a picture, or “none”.") from None
-        except logos.BadLogo as bad:
-            raise CommandError(f"{logo}: {bad}") from None
-        tenant.logo = Logo.objects.create(png=png)
-        return old
-
-    @staticmethod
-    def _say_set(tenant: Tenant, was: dict[str, Any], now: dict[str, Any], *, ended: int) -> Answer:
-        names = [name for name in now if was[name] != now[name]]
-        before, after = {name: was[name] for name in names}, {name: now[name] for name in names}
-        if not names:
-            return change(f"{tenant.name} is like that already.", before=before, after=after, changed=False, ended=0)
-        note("tenant_changed", tenant=tenant, before=before, after=after)
+    def _say_set(done: tenancy.Change) -> Answer:
+        tenant = done.tenant
+        states: dict[str, Any] = {"before": done.before, "after": done.after}
+        ended = done.did.sessions if done.did else 0
+        if not done.is_one:
+            return change(f"{tenant.name} is like that already.", changed=False, ended=0, **states)
         lines = [
             f"{tenant.slug}: {label} {old} → {new}"
-            for (label, old), (_label, new) in zip(_flat(before), _flat(after), strict=True)
+            for (label, old), (_label, new) in zip(_flat(done.before), _flat(done.after), strict=True)
             if old != new
         ]
-        if ended:
-            lines.append(f"{count(ended, 'session')} ended: a second factor is asked for on the way back in.")
-        warnings = policy_warnings(tenant, was["policy"], now["policy"])
-        if "cookie_domain" in names:
+        if done.did:
+            lines += ended_lines(done.did)
+        warnings = policy_warnings(tenant, done.before["policy"], done.after["policy"]) if done.did else []
+        if "cookie_domain" in done.after:
             warnings.append("Who is signed in keeps the cookie of the old domain until the session is over.")
-        return change(*lines, before=before, after=after, warnings=warnings, ended=ended)
+        return change(*lines, warnings=warnings, ended=ended, **states)
 
     def suspend(self, *, slug: str, reason: str, **_: Any) -> Answer:
         tenant = tenant_named(slug)
@@ -348,29 +315,23 @@ class Command(VerbCommand):
     @staticmethod
     def _add_host(tenant: Tenant, name: str, cookie_domain: str) -> Answer:
         """Good at once: whoever has the command line is an operator, and this is his approval."""
-        host = Host.objects.filter(tenant=tenant, name=name).first() or Host(tenant=tenant, name=name)
-        before = host_facts(host) if host.pk else None
-        host.cookie_domain = canonical(cookie_domain) if cookie_domain else host.cookie_domain
-        host.approved_at = host.approved_at or clock.now()
-        if before == host_facts(host):
-            return change(f"{name} is a host of {tenant.name} already.", before=before, after=before, changed=False)
-        save_checked(host)
-        still_fits(tenant)
-        after = host_facts(host)
-        note("host_added", tenant=tenant, before=before, after=after)
-        lines = [f"{tenant.name} answers at {hosts.origin(name)}/ with the cookie domain {host.cookie_domain}."]
-        return change(*lines, "Its name has to lead to this portal (DNS), and its certificate has to name it.", before=before, after=after)
+        done = hosting.settle(tenant, name, canonical(cookie_domain) if cookie_domain else "", approved=True)
+        if not done.is_one:
+            return change(f"{name} is a host of {tenant.name} already.", before=done.before, after=done.after, changed=False)
+        lines = [f"{tenant.name} answers at {hosts.origin(name)}/ with the cookie domain {done.host.cookie_domain}."]
+        lines += [f"{count(done.ended, 'session')} ended: its cookie is at the old domain."] if done.ended else []
+        lines.append("Its name has to lead to this portal (DNS), and its certificate has to name it.")
+        return change(*lines, before=done.before, after=done.after, ended=done.ended)
 
     @staticmethod
     def _remove_host(tenant: Tenant, name: str) -> Answer:
         host = Host.objects.filter(tenant=tenant, name=name).first()
         if host is None:
             raise CommandError(f"{tenant.name} has no further host {name}. Those it has: manage.py tenant host list {tenant.slug}")
-        before = host_facts(host)
-        host.delete()
-        still_fits(tenant)
-        note("host_removed", tenant=tenant, before=before, after=None)
-        return change(f"{tenant.name} no longer answers at {name}.", before=before)
+        done = hosting.remove(host)
+        lines = [f"{tenant.name} no longer answers at {name}."]
+        lines += [f"{count(done.ended, 'session')} ended, opened there."] if done.ended else []
+        return change(*lines, before=done.before, ended=done.ended)
 
     @staticmethod
     def _list_hosts(tenant: Tenant) -> Answer:
@@ -382,7 +343,7 @@ class Command(VerbCommand):
             if rows
             else [f"No further hosts yet: manage.py tenant host add {tenant.slug} HOST"]
         )
-        return Answer(lines, {"own": tenant.hostname, "hosts": [host_facts(host) for host in further]})
+        return Answer(lines, {"own": tenant.hostname, "hosts": [hosting.facts(host) for host in further]})
 
     # --- Apps -------------------------------------------------------------------------------------------------------
 
@@ -398,11 +359,9 @@ class Command(VerbCommand):
         **_: Any,
     ) -> Answer:
         tenant = tenant_named(slug, lock=True)
-        app = App(tenant=tenant, name=name, host=canonical(host), second_factor=second_factor)
-        app.roles, app.public_paths = sorted(set(role or [])), list(dict.fromkeys(public_path or []))
-        save_checked(app)
-        after = app_facts(app)
-        note("app_added", tenant=tenant, before=None, after=after)
+        wanted = Wanted(name, canonical(host), role or [], second_factor=second_factor, public_paths=public_path or [])
+        app = app_rules.add(tenant, wanted)
+        after = app_rules.facts(app)
         return change(f"Added {app_line(app)}", NOT_ENFORCED, after=after)
 
     def remove_app(self, *, slug: str, host: str, **_: Any) -> Answer:
@@ -410,18 +369,26 @@ class Command(VerbCommand):
         app = App.objects.filter(tenant=tenant, host=name).first()
         if app is None:
             raise CommandError(f"{tenant.name} has no app at {name}. Those it has: manage.py tenant app list {slug}")
-        before = app_facts(app)
-        app.delete()
-        note("app_removed", tenant=tenant, before=before, after=None)
+        before = app_rules.facts(app)
+        app_rules.remove(app)
         return change(f"Removed {before['name']} at {name}.", before=before)
 
     def list_apps(self, *, slug: str, **_: Any) -> Answer:
         tenant = tenant_named(slug)
         apps = list(tenant.apps.all())
         header = ("NAME", "HOST", "WHO", "SECOND FACTOR", "PUBLIC PATHS")
-        rows = [[app.name, app.host, ", ".join(app.roles) or "every member", app.second_factor, " ".join(app.public_paths)] for app in apps]
+        rows = [
+            [
+                app.name,
+                app.host,
+                ", ".join([*app.roles, *map(str, app.groups.all())]) or "every member",
+                app.second_factor,
+                " ".join(app.public_paths),
+            ]
+            for app in apps
+        ]
         lines = [*table(header, rows), NOT_ENFORCED] if rows else [f"No apps yet: manage.py tenant app add {slug} NAME HOST"]
-        return Answer(lines, {"apps": [app_facts(app) for app in apps], "enforced": False})
+        return Answer(lines, {"apps": [app_rules.facts(app) for app in apps], "enforced": False})
 
 
 # --- In words -------------------------------------------------------------------------------------------------------
@@ -475,14 +442,9 @@ def _second_factor(tenant: Tenant) -> str:
     if rules.second_factor == "off":
         return "off: who has one is asked for it, nobody must have one"
     must = f"{'everyone' if rules.second_factor == 'everyone' else 'admins and owners'} must have one"
-    if due := due_day(tenant):
+    if due := simulation.due_day(tenant):
         must += f", since {day(due)}" if due <= clock.now() else f", from {day(due)} on"
     return must
-
-
-def due_day(tenant: Tenant) -> datetime | None:
-    """When the grace ends of those who belong to it already; who joins later has as many days from then on."""
-    return tenant.factor_since and tenant.factor_since + timedelta(days=tenant.rules.grace_days)
 
 
 def day(moment: datetime) -> str:
@@ -490,16 +452,24 @@ def day(moment: datetime) -> str:
     return f"{moment.day} {moment:%B}{'' if moment.year == clock.now().year else f' {moment.year}'}"
 
 
-def strictness(rules: Policy) -> int:
-    return SECOND_FACTOR.index(rules.second_factor)
+def ended_lines(did: Forecast) -> list[str]:
+    """What a change of the policy ended, and why."""
+    lines = []
+    if did.unproven:
+        lines.append(f"{count(did.unproven, 'session')} ended: a second factor is asked for on the way back in.")
+    if did.idle:
+        lines.append(f"{count(did.idle, 'session')} ended: unused for longer than that.")
+    if did.old:
+        lines.append(f"{count(did.old, 'session')} ended: open for longer than that.")
+    return lines
 
 
 def policy_warnings(tenant: Tenant, was: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What a change of the policy does to whom."""
     names = {name for name in now if was[name] != now[name]}
     warnings = []
-    if names & {"idle", "absolute", "remembered"}:
-        warnings.append(f"Sessions that are open keep their absolute limit. To end them: manage.py session end --tenant {tenant.slug}")
+    if now["idle"] > was["idle"] or now["absolute"] > was["absolute"] or now["remembered"] > was["remembered"]:
+        warnings.append("Sessions that are open keep the shorter limit until the next sign-in.")
     if names & {"second_factor", "grace_days"}:
         warnings += factor_warnings(tenant)
     if names & {"password_length", "password_length_alone"}:
@@ -513,7 +483,7 @@ def sign_up_warnings(tenant: Tenant) -> list[str]:
     """Who comes in by himself from now on, and what becomes of those who are invited or wait."""
     rules = tenant.rules
     if rules.sign_up == "closed":
-        waiting = Invitation.objects.filter(tenant=tenant, accepted_at=None, revoked_at=None).count()
+        waiting = simulation.open_invitations(tenant)
         return [f"{count(waiting, 'invitation')} opens nothing while it is closed."] if waiting else []
     if rules.sign_up in {"open", "domain"} and not rules.approval:
         who = "Everybody" if rules.sign_up == "open" else f"Everybody with an address of {', '.join(sorted(rules.domains))}"
@@ -526,40 +496,23 @@ def factor_warnings(tenant: Tenant) -> list[str]:
     rules = tenant.rules
     if rules.second_factor == "off":
         return ["Who has a second factor is asked for it as before. Who has none is not asked to set one up."]
-    people = Membership.objects.filter(tenant=tenant, blocked_at=None, user__is_active=True)
-    if rules.second_factor == "admins":
-        people = people.exclude(role=Membership.Role.MEMBER)
-    enrolled = TotpDevice.objects.filter(confirmed=True).values("user")
-    without, total = people.exclude(user__in=enrolled).count(), people.count()
+    people = simulation.people_asked(tenant)
+    without, total = simulation.without_factor(people).count(), people.count()
     if not without:
         return []
     who = count(total, "member") if rules.second_factor == "everyone" else count(total, "admin and owner", "admins and owners")
-    due = due_day(tenant)
+    due = simulation.due_day(tenant)
     when = f"from {day(due)}" if due and due > clock.now() else "from now on"
     return [f"{without} of {who} {'has' if without == 1 else 'have'} no second factor: {when} they set one up on the way in."]
-
-
-def host_facts(host: Host) -> dict[str, Any]:
-    return {"host": host.name, "cookie_domain": host.cookie_domain, "approved_at": host.approved_at}
 
 
 def host_line(host: Host) -> str:
     return f"{host.name} (cookie domain {host.cookie_domain}{'' if host.approved_at else ', not approved'})"
 
 
-def app_facts(app: App) -> dict[str, Any]:
-    return {
-        "name": app.name,
-        "host": app.host,
-        "url": app.url,
-        "roles": app.roles,
-        "second_factor": app.second_factor,
-        "public_paths": app.public_paths,
-    }
-
-
 def app_line(app: App) -> str:
-    rules = ["only " + ", ".join(app.roles)] if app.roles else []
+    who = [*app.roles, *(f"the group {group}" for group in app.groups.all())]
+    rules = ["only " + ", ".join(who)] if who else []
     rules += ["with a second factor"] if app.second_factor else []
     rules += ["open to all: " + " ".join(app.public_paths)] if app.public_paths else []
     return f"{app.name} at {app.host}{' (' + '; '.join(rules) + ')' if rules else ''}"
@@ -597,6 +550,19 @@ def canonical(host: str) -> str:
         raise CommandError(str(bad)) from None
 
 
+def picture(path: str) -> bytes | None:
+    """The logo in a file, as it is kept; “none”: none."""
+    if path == "none":
+        return None
+    try:
+        with Path(path).open("rb") as file:
+            return logos.encode(file.read(logos.LARGEST_FILE + 1))
+    except OSError as error:
+        raise CommandError(f"{path} cannot be read: {error.strerror}. Give the path of a picture, or “none”.") from None
+    except logos.BadLogo as bad:
+        raise CommandError(f"{path}: {bad}") from None
+
+
 def changed_policy(stored: dict[str, Any], wishes: list[str]) -> dict[str, Any]:
     """The stored policy with NAME=VALUE wishes applied; “default” takes a value back to the platform's. Raises ValidationError."""
     policy = dict(stored)
@@ -615,14 +581,3 @@ def changed_policy(stored: dict[str, Any], wishes: list[str]) -> dict[str, Any]:
     except ValueError as wrong:
         raise ValidationError(str(wrong)) from None
     return policy
-
-
-def still_fits(tenant: Tenant) -> None:
-    """Refuse a change of cookie domain or hosts that an app or host of the tenant does not survive."""
-    for thing in (*tenant.hosts.all(), *tenant.apps.all()):
-        try:
-            thing.full_clean()
-        except ValidationError as wrong:
-            raise CommandError(
-                f"{thing} would not fit any more: {' '.join(wrong.messages)} Remove it first, or choose otherwise."
-            ) from None

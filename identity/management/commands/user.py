@@ -24,13 +24,13 @@ from identity.management.output import (
     note,
     person_named,
     plain,
-    save_checked,
     table,
 )
 from identity.members import acting_owners
 from identity.models import Link, Session, User, fold
 from tenants import policy
 from tenants.models import Membership
+from tenants.saving import save_checked
 from tenants.text import clean
 
 LISTED = 100

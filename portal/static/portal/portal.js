@@ -116,6 +116,19 @@
     }
   });
 
+  // ── A colour that is being chosen is tried out at once; field and picker say the same. ──
+
+  document.addEventListener("input", (event) => {
+    const picker = event.target.closest("[data-picks]");
+    const field = picker ? document.getElementById(picker.dataset.picks) : event.target.closest("[data-colours]");
+    if (!field) return;
+    const colour = (picker || field).value.trim().toLowerCase().replace(/^#?/, "#");
+    if (!/^#[0-9a-f]{6}$/.test(colour)) return;
+    if (picker) field.value = colour;
+    else document.querySelectorAll(`[data-picks="${field.id}"]`).forEach((other) => (other.value = colour));
+    document.querySelectorAll("[data-preview]").forEach((each) => each.style.setProperty("--brand", colour));
+  });
+
   // ── Tick all, and say how many are ticked. The bar itself appears and counts by style sheet. ──
 
   function count(say) {

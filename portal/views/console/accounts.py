@@ -220,6 +220,9 @@ def _end(request: PortalRequest, person: User) -> HttpResponse:
         return _said(request, person, _("That session was over already."))
     form = ReasonForm(request.POST if "reason" in request.POST else None)
     if not form.is_valid():
+        lead = _("It is over at once, with the places it has open. %(name)s is told who did it and why.")
+        if all(row.tenant for row in live):
+            lead = _("It is over at once, in every tab; the browser stays signed in at the portal. %(name)s is told who did it and why.")
         below = Session.objects.filter(parent__in=[row.pk for row in live], ended_at=None).select_related("tenant")
         return _ask(
             request,
@@ -227,8 +230,7 @@ def _end(request: PortalRequest, person: User) -> HttpResponse:
             form,
             end=[str(pk) for pk in ids],
             title=_("End this session of %(name)s?") % {"name": person.display_name},
-            lead=_own(request, live)
-            or _("It is over at once, with the places it has open. %(name)s is told who did it and why.") % {"name": person.display_name},
+            lead=_own(request, live) or lead % {"name": person.display_name},
             lines=[_line(row) for row in [*live, *below]],
             keep=_("Keep it"),
             do=_("End session"),

@@ -85,7 +85,7 @@ def _switches(request: ConsoleRequest) -> dict[str, Switch]:
     own = _("Of them your own in this browser stays, unless you say otherwise.")
     back = _("Everybody may sign in again at once, with a fresh proof. To prevent that, freeze sign-ins before.")
     if tenant.frozen_at:
-        back = _("Nobody comes back before the freeze is lifted.")
+        back = _("Until the freeze is lifted nobody comes back but admins with a second factor.")
     without = _("Everybody here has a second factor.")
     if people.without:
         without = _("%(without)d of %(members)d people have no second factor yet: whoever has the password sets one up on the way in.") % {

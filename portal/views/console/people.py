@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import Max, QuerySet
+from django.db.models import Exists, Max, OuterRef, QuerySet
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -17,23 +17,29 @@ from django.utils.translation import gettext_lazy as lazy
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from identity import clock, events, invitations, members
+from identity import clock, events, invitations, journal, members, sessions
+from identity.devices import device
 from identity.invitations import Result
 from identity.models import Event, Session, TotpDevice, User, fold
 from portal.access import ConsoleRequest, actor_of, console
-from portal.answers import leave_for, see_other
+from portal.answers import leave_for
 from portal.forms import EndForm, InviteForm
 from portal.paging import Order, page_of
 from portal.stepup import question
+from portal.views.console import events as log
 from portal.views.console import frame
-from tenants.models import Invitation, JoinRequest, Membership
+from portal.views.show import Row as SessionRow
+from tenants.models import Group, Invitation, JoinRequest, Membership
 from tenants.text import clean
 
 Role = Membership.Role
 BY_NAME = Order("user__name_key", descending=False, is_time=False)
 NEWEST = Order("pk", descending=True, is_time=False)
 OLDEST = Order("pk", descending=False, is_time=False)
-STATES = {"members": lazy("Members"), "invited": lazy("Invited"), "waiting": lazy("Waiting")}
+STATES = {"members": lazy("Members"), "blocked": lazy("Blocked"), "invited": lazy("Invited"), "waiting": lazy("Waiting")}
+OF_MEMBERS = ("members", "blocked")  # the states whose rows are memberships
+FACTORS = {"none": lazy("Without a second factor"), "some": lazy("With a second factor")}
+ROLE_FIELD = "only_role"  # how a form carries the filter “role” along: there, “role” is a verb
 
 
 # --- The list -----------------------------------------------------------------------------------------------------
@@ -50,6 +56,7 @@ class Row:
     since: datetime
     until: datetime | None = None
     is_over: bool = False  # an invitation whose time is up, or whose inviter may not invite any more
+    groups: str = ""
     has_factor: bool = False
     seen: datetime | None = None
     is_live: bool = False
@@ -61,56 +68,98 @@ class Row:
 @require_safe
 @console
 def page(request: ConsoleRequest) -> HttpResponse:
-    """Members, who is invited, who waits: search, keyset pages, exact counts; the whole state is in the URL."""
-    context = _list(request, request.GET)
+    """Members, who is invited, who waits: search, filters, keyset pages, exact counts; the whole state is in the URL."""
+    context = _list(request, _asked(request.GET), request.GET)
     part = request.htmx and request.htmx.target == "people"
     return render(request, "console/people/_people.html" if part else "console/people/people.html", context)
 
 
-def _list(request: ConsoleRequest, given: Any) -> dict[str, Any]:
+def _asked(given: Any, role: str = "role") -> dict[str, str]:
+    """What is listed: by state, words, role, factor and group; what makes no sense is left out."""
+    state, group = given.get("state", ""), given.get("group", "")
+    asked = {"state": state if state in STATES and state != "members" else "", "q": " ".join(given.get("q", "").split())[:100]}
+    if state not in {"invited", "waiting"}:
+        asked["role"] = given.get(role, "") if given.get(role) in Role.values else ""
+        asked["factor"] = given.get("factor", "") if given.get("factor") in FACTORS else ""
+        asked["group"] = group if group.isascii() and group.isdigit() and len(group) < 19 else ""
+    return {name: value for name, value in asked.items() if value}
+
+
+def _list(request: ConsoleRequest, asked: dict[str, str], given: Any) -> dict[str, Any]:
+    """asked: as `_asked` has it; given: where the page's cursor stands."""
     tenant = request.console_tenant
-    state = given.get("state", "") if given.get("state") in STATES else "members"
-    q = " ".join(given.get("q", "").split())[:100]
+    state = asked.get("state", "members")
+    members_here = Membership.objects.filter(tenant=tenant).select_related("user").prefetch_related("groups")
     everything: dict[str, QuerySet[Any]] = {
-        "members": Membership.objects.filter(tenant=tenant).select_related("user"),
+        "members": members_here,
+        "blocked": members_here.filter(blocked_at__isnull=False),
         "invited": Invitation.objects.filter(tenant=tenant, accepted_at=None, revoked_at=None).select_related("invited_by"),
         "waiting": JoinRequest.objects.filter(tenant=tenant).select_related("user"),
     }
     totals = {name: rows.count() for name, rows in everything.items()}
-    matching = everything[state]
-    if q:
-        searched = "email_key__contains" if state == "invited" else "user__search_text__contains"
-        matching = matching.filter(**{searched: fold(q)})
-    order = {"members": BY_NAME, "invited": NEWEST, "waiting": OLDEST}[state]
+    groups = list(tenant.groups.all()) if state in OF_MEMBERS else []
+    tokens = _tokens(asked, groups)
+    matching = _matching(everything[state], asked)
+    order = {"invited": NEWEST, "waiting": OLDEST}.get(state, BY_NAME)
     found = page_of(matching, order, after=given.get("after", ""), before=given.get("before", ""))
-    here = reverse("console_people", args=[tenant.slug])
-
-    def address(**changes: str) -> str:
-        query = {name: value for name, value in {"state": state if state != "members" else "", "q": q, **changes}.items() if value}
-        return f"{here}?{urlencode(query)}" if query else here
-
     return {
-        **frame.of_tenant(request, "people", totals["members"] if state == "members" else None),
+        **frame.of_tenant(request, "people", totals["members"]),
         "state": state,
+        "asked": asked,
+        "role_field": ROLE_FIELD,
         "tabs": [
-            {"name": name, "label": label, "count": totals[name], "url": address(state="" if name == "members" else name, q="")}
+            {"name": name, "label": label, "count": totals[name], "url": _address(request, {"state": name} if name != "members" else {})}
             for name, label in STATES.items()
         ],
+        "roles": Role.choices if state in OF_MEMBERS else [],
+        "factors": FACTORS.items(),
+        "groups": [{"value": str(each.pk), "label": each.name} for each in groups],
         "rows": _rows(request, state, found.rows),
         "total": totals[state],
-        "matching": matching.count() if q else totals[state],
-        "q": q,
-        "tokens": [{"label": q, "url": address(q="")}] if q else [],
+        "matching": matching.count() if tokens else totals[state],
+        "tokens": [{"label": label, "url": _address(request, {**asked, name: ""})} for name, label in tokens.items()],
         "page": {
-            "newer_url": address(before=found.newer) if found.newer else "",
-            "older_url": address(after=found.older) if found.older else "",
+            "newer_url": _address(request, {**asked, "before": found.newer}) if found.newer else "",
+            "older_url": _address(request, {**asked, "after": found.older}) if found.older else "",
             "count_here": len(found.rows),
         },
     }
 
 
+def _matching(rows: QuerySet[Any], asked: dict[str, str]) -> QuerySet[Any]:
+    if "q" in asked:
+        searched = "email_key__contains" if asked.get("state") == "invited" else "user__search_text__contains"
+        rows = rows.filter(**{searched: fold(asked["q"])})
+    if "role" in asked:
+        rows = rows.filter(role=asked["role"])
+    if "factor" in asked:
+        enrolled = Exists(TotpDevice.objects.filter(user=OuterRef("user"), confirmed=True))
+        rows = rows.filter(enrolled if asked["factor"] == "some" else ~enrolled)
+    if "group" in asked:  # one of elsewhere has no members here
+        rows = rows.filter(groups=int(asked["group"]))
+    return rows
+
+
+def _tokens(asked: dict[str, str], groups: list[Group]) -> dict[str, Any]:
+    """Each filter in words."""
+    names = {str(each.pk): each.name for each in groups}
+    labels: dict[str, Any] = {"q": asked.get("q")}
+    if "role" in asked:
+        labels["role"] = Role(asked["role"]).label
+    if "factor" in asked:
+        labels["factor"] = FACTORS[asked["factor"]]
+    if "group" in asked:
+        labels["group"] = _("In %(group)s") % {"group": names.get(asked["group"], _("a group that is no more"))}
+    return {name: label for name, label in labels.items() if label}
+
+
+def _address(request: ConsoleRequest, asked: dict[str, str]) -> str:
+    here, kept = reverse("console_people", args=[request.console_tenant.slug]), {name: value for name, value in asked.items() if value}
+    return f"{here}?{urlencode(kept)}" if kept else here
+
+
 def _rows(request: ConsoleRequest, state: str, found: list[Any]) -> list[Row]:
-    if state == "members":
+    if state in OF_MEMBERS:
         return _members(request, found)
     if state == "invited":
         by, backed = actor_of(request), invitations.backed(found)
@@ -159,6 +208,7 @@ def _members(request: ConsoleRequest, found: list[Membership]) -> list[Row]:
             detail=_reached_at(each.user),
             role=each.get_role_display(),
             since=each.created_at,
+            groups=", ".join(group.name for group in each.groups.all()),
             has_factor=each.user_id in enrolled,
             seen=seen.get(each.user_id),
             is_live=each.user_id in live,
@@ -173,6 +223,32 @@ def _members(request: ConsoleRequest, found: list[Membership]) -> list[Row]:
 def _reached_at(person: User) -> str:
     """An address that nobody has proven to be this person's is not shown as if it were."""
     return person.email if person.email_verified_at and person.email else person.username
+
+
+# --- One of them --------------------------------------------------------------------------------------------------
+
+NEWEST_EVENTS, NEWEST_SESSIONS = 10, 10
+
+
+@require_safe
+@console
+def person(request: ConsoleRequest, username: str) -> HttpResponse:
+    """One member: role, groups, sessions here, the newest events here, and what may be done."""
+    tenant, membership = request.console_tenant, _membership(request, username)
+    them = membership.user
+    live = Session.objects.alive_at(tenant).filter(user=them).select_related("user", "ended_by")
+    rows = journal.matching(tenant, journal.Criteria(people=(them.pk,))).order_by("-pk")[:NEWEST_EVENTS]
+    context = {
+        "row": _members(request, [membership])[0],
+        "person": them,
+        "them": membership,
+        "groups": list(membership.groups.all()),
+        "live": live.count(),
+        "sessions": [SessionRow.of(row) for row in live.order_by("-last_seen_at")[:NEWEST_SESSIONS]],
+        "events": [log.row_of(tenant, entry) for entry in journal.entries(tenant, list(rows))],
+        "action": reverse("console_people_act", args=[tenant.slug]),
+    }
+    return render(request, "console/people/person.html", {**frame.of_tenant(request, "people"), **context})
 
 
 # --- Inviting -----------------------------------------------------------------------------------------------------
@@ -259,6 +335,23 @@ def _manage(request: ConsoleRequest, name: str) -> HttpResponse:
     return _ask(request, "manage", context)
 
 
+def _end(request: ConsoleRequest, name: str) -> HttpResponse:
+    """Every session of a member here; the way back in stays open."""
+    membership = _membership(request, name)
+    person, tenant = membership.user, request.console_tenant
+    live = Session.objects.alive_at(tenant).filter(user=person)
+    form = EndForm(request.POST if "reason" in request.POST else None)
+    if not form.is_valid():
+        sample = [{"device": device(row.user_agent).label, "address": row.ip or "", "seen": row.last_seen_at} for row in live[:10]]
+        n = live.count()
+        context = {"person": person, "n": n, "sample": sample, "more": n - len(sample), "is_me": person.pk == request.user.pk}
+        return _ask(request, "end", {**context, **_typed(form)})
+    reason = Session.Reason.BY_ADMIN if request.membership and request.membership.may_administer else Session.Reason.BY_OPERATOR
+    note = clean(form.cleaned_data["reason"], 200)
+    done = sessions.end_here(person, tenant, by=request.user, reason=reason, note=note, request=request)
+    return _done(request, f"{person.display_name}: {_over(done)}")
+
+
 def _role(request: ConsoleRequest, name: str) -> HttpResponse:
     membership, by, role = _membership(request, name), actor_of(request), request.POST.get("to", "")
     if role not in Role.values:
@@ -292,7 +385,7 @@ def _block(request: ConsoleRequest, name: str) -> HttpResponse:
     done = members.block(request.console_tenant, person, by=by, note=clean(form.cleaned_data["reason"], 200))
     if not done.is_one:
         return _done(request, _("%(name)s is blocked here already.") % {"name": person.display_name})
-    return _done(request, _("%(name)s is blocked here until you lift it.") % {"name": person.display_name} + " " + _over(done))
+    return _done(request, _("%(name)s is blocked here until you lift it.") % {"name": person.display_name} + " " + _over(done.ended))
 
 
 def _unblock(request: ConsoleRequest, name: str) -> HttpResponse:
@@ -311,7 +404,7 @@ def _remove(request: ConsoleRequest, name: str) -> HttpResponse:
         return _ask(request, "remove", {"person": person, "is_me": person.pk == request.user.pk, **_typed(form)})
     done = members.remove(request.console_tenant, person, by=by, note=clean(form.cleaned_data["reason"], 200))
     named = {"name": person.display_name, "tenant": request.console_tenant.name}
-    text = _("%(name)s does not belong to %(tenant)s any more.") % named + " " + _over(done)
+    text = _("%(name)s does not belong to %(tenant)s any more.") % named + " " + _over(done.ended)
     if person.pk == request.user.pk and not request.user.is_superuser:  # the console is no longer this person's
         messages.success(request, text)
         back = f"{reverse('home')}?places=1"
@@ -325,8 +418,8 @@ def _typed(form: EndForm) -> dict[str, str]:
     return {"reason": form.data.get("reason", "") if form.is_bound else "", "error": error}
 
 
-def _over(done: members.Change) -> str:
-    n = len(done.ended)
+def _over(ended: list[Session]) -> str:
+    n = len(ended)
     return ngettext("%(n)d session is over.", "%(n)d sessions are over.", n) % {"n": n} if n else _("No session was open here.")
 
 
@@ -385,6 +478,7 @@ def _decide(request: ConsoleRequest, name: str, verb: Callable[..., bool], text:
 
 VERBS: dict[str, Callable[[ConsoleRequest, str], HttpResponse]] = {
     "manage": _manage,
+    "end": _end,
     "role": _role,
     "block": _block,
     "unblock": _unblock,
@@ -403,22 +497,31 @@ def _ask(request: ConsoleRequest, what: str, context: dict[str, Any]) -> HttpRes
         "what": what,
         "action": reverse("console_people_act", args=[request.console_tenant.slug]),
     }
-    kept = {"q": request.POST.get("q", "")[:100], "state": request.POST.get("state", "")[:20], "back_url": _back(request)}
+    asked = _asked(request.POST, ROLE_FIELD)
+    kept = {
+        "asked": asked,
+        "role_field": ROLE_FIELD,
+        "on_page": request.POST.get("on_page", "")[:1],
+        "back_url": _back(request, context["person"]),
+    }
     return render(
-        request, f"console/people/_person_{what}.html" if request.htmx else "console/people/person.html", {**around, **kept, **context}
+        request, f"console/people/_person_{what}.html" if request.htmx else "console/people/person_ask.html", {**around, **kept, **context}
     )
 
 
-def _back(request: ConsoleRequest) -> str:
-    kept = {"state": request.POST.get("state", "")[:20], "q": request.POST.get("q", "")[:100]}
-    query = urlencode({name: value for name, value in kept.items() if value and value != "members"})
-    here = reverse("console_people", args=[request.console_tenant.slug])
-    return f"{here}?{query}" if query else here
+def _back(request: ConsoleRequest, person: User | None = None) -> str:
+    """The list as it was, or the page of the person whose button was pressed there."""
+    tenant = request.console_tenant
+    if "on_page" in request.POST and person and Membership.objects.filter(tenant=tenant, user=person).exists():
+        return reverse("console_person", args=[tenant.slug, person.username])
+    return _address(request, _asked(request.POST, ROLE_FIELD))
 
 
 def _done(request: ConsoleRequest, text: str, *, good: bool = True) -> HttpResponse:
-    """Say it; the list as it is now."""
-    if request.htmx:
-        return render(request, "console/people/_people_done.html", {**_list(request, request.POST), "text": text, "is_good": good})
+    """Say it; the list, or the page of the person, as it is now."""
+    if request.htmx and "on_page" not in request.POST:
+        context = {**_list(request, _asked(request.POST, ROLE_FIELD), request.POST), "text": text, "is_good": good}
+        return render(request, "console/people/_people_done.html", context)
     (messages.success if good else messages.warning)(request, text)
-    return see_other(_back(request))
+    verb = next(name for name in VERBS if name in request.POST)
+    return leave_for(request, _back(request, User.objects.filter(name_key=fold(request.POST[verb])).first()))

@@ -55,7 +55,7 @@ def page(request: PortalRequest) -> HttpResponse:
     everything = Session.objects.alive_at_portal()
     matching = listing.search(everything, q)
     found = page_of(matching.select_related("user"), ORDERS[sort], after=get.get("after", ""), before=get.get("before", ""))
-    total = everything.count()
+    total = Session.objects.standing_at_portal().count()
     here = reverse("platform_sessions")
     kept = {"q": q, "sort": sort if sort != "seen" else ""}
     context = {
@@ -113,15 +113,15 @@ def end(request: PortalRequest) -> HttpResponse:
     note = clean(form.cleaned_data["reason"], 200)
     done = sessions.end(which, by=request.user, reason=Session.Reason.BY_OPERATOR, note=note, request=request)
     took = round((time.perf_counter() - started) * 1000)
-    trees = sum(row.tenant_id is None for row in done)
-    text = ngettext("%(n)d session is over, with everything it had open.", "%(n)d sessions are over, with everything they had open.", trees)
-    text %= {"n": trees}
+    trees = [row.pk for row in done if row.tenant_id is None]
+    text = ngettext(
+        "%(n)d session is over, with everything it had open.", "%(n)d sessions are over, with everything they had open.", len(trees)
+    )
+    text %= {"n": len(trees)}
     if not request.htmx:
         messages.success(request, text)
         return see_other(back)
-    event = (
-        Event.objects.filter(session__in=[row.pk for row in done], kind="session_ended").select_related("tenant").order_by("-pk").first()
-    )
+    event = Event.objects.filter(session__in=trees, kind="session_ended").select_related("tenant").order_by("-pk").first()
     committed = done[0].ended_at if done else None
     proof = Proof(text, committed or timezone.now(), took, event.reference if event else "")
     return _swap(request, named, proof)
@@ -132,7 +132,7 @@ def _swap(request: PortalRequest, named: list[Session], proof: Proof) -> HttpRes
     rows = list(Session.objects.filter(pk__in=[row.pk for row in named]).select_related("user", "ended_by"))
     live = Session.objects.alive_at_portal()
     q = " ".join(request.POST.get("q", "").split())[:100]
-    total = live.count()
+    total = Session.objects.standing_at_portal().count()
     context = {
         "rows": _rows(request, rows, fresh=True),
         "proof": proof,

@@ -113,7 +113,7 @@ def _search(rows: QuerySet[Tenant], q: str) -> QuerySet[Tenant]:
 
 def _rows(tenants: list[Tenant]) -> list[Row]:
     people = dict(Membership.objects.filter(tenant__in=tenants).order_by().values_list("tenant").annotate(Count("pk")))
-    live = dict(Session.objects.alive_in(tenants).order_by().values_list("tenant").annotate(Count("pk")))
+    live = dict(Session.objects.standing_in(tenants).order_by().values_list("tenant").annotate(Count("pk")))
     locked = ledger.locked_members(tenants)
     return [
         Row(each, state_of(each), people.get(each.pk, 0), live.get(each.pk, 0), locked.get(each.pk, 0), each.active_at)  # type: ignore[attr-defined]
