@@ -41,7 +41,7 @@ OWN = (
 
 def obeyed(text: str) -> list[str]:
     """What of the hostile texts a page has taken for its own."""
-    return [sign for sign in ("<img src=x", "<script>alert", "m49m", "\x00") if sign in text]
+    return [sign for sign in ("<img src=x", "<script>alert", "m49m") if sign in text]
 
 
 def body(answer: Any) -> str:

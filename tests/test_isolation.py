@@ -210,13 +210,14 @@ def test_an_admin_with_another_tenants_ids_changes_and_learns_nothing(cast: dict
                 continue
             with undone():
                 answer: Any = do(bob, act, theirs, slug)
-                assert answer.status_code == 404 or (answer.status_code == 403 and act.who == "owner"), (
-                    f"{act} at {slug}: {answer.status_code}"
-                )
+                # A form that has a foreign id in a field says so beside it. Who may not do it at home is told that first.
+                refused = {404} if slug == "globex" else {404, 200, *([403] if act.who == "owner" else [])}
+                assert answer.status_code in refused, f"{act} at {slug}: {answer.status_code}"
                 assert everything() == before, f"{act} at {slug}"
                 assert Event.objects.filter(tenant=theirs.tenant).count() == noted
                 if slug == "acme":
-                    assert not traces(answer, act.path(theirs).values()), f"{act} at {slug}"
+                    sent = [*act.path(theirs).values(), *(act.post(theirs).values() if act.post else ())]
+                    assert not traces(answer, sent), f"{act} at {slug}"
             tried += 1
     assert tried > 20
 
