@@ -6,7 +6,7 @@ from functools import lru_cache
 from django.utils.translation import gettext as _
 from ua_parser import parse
 
-_DESKTOPS = {"Windows", "Mac OS X", "Linux", "Ubuntu", "Debian", "Fedora", "Chrome OS", "FreeBSD", "OpenBSD"}
+KINDS = ("computer", "phone", "tablet", "other")
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +14,13 @@ class Device:
     browser: str
     system: str
     icon: str  # "laptop", "phone" or "tablet"
+
+    @property
+    def kind(self) -> str:
+        """One of `KINDS`; what has neither a browser's nor a system's name is “other”."""
+        if self.icon != "laptop":
+            return self.icon
+        return "computer" if self.browser or self.system else "other"
 
     @property
     def label(self) -> str:

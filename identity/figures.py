@@ -80,7 +80,3 @@ def by_day(hours: Sequence[Bar]) -> list[Bar]:
     """The days of these hours, in their time zone."""
     days = [list(day) for _date, day in groupby(hours, key=lambda bar: bar.start.date())]
     return [Bar(day[0].start, sum(bar.came for bar in day), sum(bar.away for bar in day)) for day in days]
-
-
-def newest(tenant: Tenant, most: int) -> list[Event]:
-    return list(Event.objects.filter(tenant=tenant).select_related("actor", "subject").order_by("-pk")[:most])

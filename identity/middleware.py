@@ -25,6 +25,12 @@ from tenants.middleware import TenantRequest
 _KEY = re.compile(r"[A-Za-z0-9_-]{43}")
 # Asked by our own pages while nobody does anything: no activity.
 QUIET_PATHS = frozenset({"/_portal/whoami", "/_portal/check", "/api/v1/session"})
+_QUIET_PART = re.compile(r"/console/[a-z0-9-]+/sessions/pulse")
+
+
+def is_quiet(path: str) -> bool:
+    """Is this address asked by a page of ours by itself? Idle means idle."""
+    return path in QUIET_PATHS or _QUIET_PART.fullmatch(path) is not None
 
 
 class SessionRequest(TenantRequest):
@@ -84,7 +90,7 @@ class SessionMiddleware(DjangoSessionMiddleware):
         request.session = store
         row.user.methods = () if in_grace else tuple(row.methods)
         request._cached_user = row.user  # type: ignore[attr-defined]
-        if request.path not in QUIET_PATHS and sessions.touch(row, request.tenant) and row.persistent:
+        if not is_quiet(request.path) and sessions.touch(row, request.tenant) and row.persistent:
             store.modified = True  # a remembered browser's cookie rolls on
 
     def process_exception(self, request: SessionRequest, exception: Exception) -> HttpResponse | None:

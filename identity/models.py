@@ -15,7 +15,7 @@ from django.contrib.auth.models import AbstractUser, UserManager
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
-from django.db.models.functions import Now
+from django.db.models.functions import Least, Now
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext_lazy as _
 from django_otp.models import Device
@@ -188,6 +188,9 @@ PASSWORD, CODE, RECOVERY, TRUSTED = "pwd", "otp", "recovery", "trusted"
 TYPED_FACTORS = frozenset({CODE, RECOVERY})
 
 
+RUNS_OUT = Least("expires_at", "idle_expires_at")  # when a session is over if nobody comes back
+
+
 class SessionQuerySet(models.QuerySet["Session"]):
     """Questions that are asked of sessions. `alive` is the one definition of a session that is good."""
 
@@ -275,6 +278,7 @@ class Session(models.Model):
     ip = models.GenericIPAddressField(null=True)
     user_agent = models.CharField(max_length=300, blank=True)
     host = models.CharField(max_length=253, blank=True, default="")  # a branch: where it was opened
+    device = models.CharField(max_length=8, blank=True, default="", db_default="")  # what `identity.devices` calls it, for filters
     browsers = models.JSONField(default=list)  # a branch: digests of the start cookies of the browsers that it was opened in
     methods = models.JSONField(default=list)  # how it was proven, RFC 8176 values such as "pwd"
     ended_at = models.DateTimeField(null=True)
@@ -301,6 +305,7 @@ class Session(models.Model):
                 condition=models.Q(ended_at=None),
             ),
             models.Index(fields=["tenant", "-created_at", "-id"], name="live_by_start", condition=models.Q(ended_at=None)),
+            models.Index("tenant", RUNS_OUT, "id", name="live_by_end", condition=models.Q(ended_at=None)),
             # PostgreSQL does not take "tenant IS NULL" for an equality when it looks for an order. The rest is for counting.
             models.Index(
                 fields=["-last_seen_at", "-id"],

@@ -12,9 +12,9 @@ from typing import Any
 
 from django.db import transaction
 
-from identity import clock, events, sessions
+from identity import clock, events, mass, sessions
 from identity.members import Actor
-from identity.models import Event, Session, User
+from identity.models import Event, MassEnd, Session, User
 from tenants.models import Tenant
 
 FROZEN, DEMANDED = "tenant_frozen", "proof_demanded"
@@ -59,9 +59,9 @@ def end_everything(tenant: Tenant, *, by: Actor, note: str, spare: Session | Non
     spare: the portal session whose tree stays, proven a moment ago. Raises sessions.StaleProof if it ended meanwhile.
     """
     with transaction.atomic():
-        before = sessions.stamp_tenant(tenant, spare=spare, reason=_reason(by), note=note)
+        before, rows = _stamp(tenant, by, note, spare)
         _note("everything_ended", tenant, by, _stamps(before), _stamps(tenant), note=note, spared=spare.pk if spare else None)
-    _mark(tenant, by, note)
+    mass.end_few(rows)
 
 
 def demand_proof(tenant: Tenant, *, by: Actor, note: str, spare: Session | None = None) -> None:
@@ -71,11 +71,11 @@ def demand_proof(tenant: Tenant, *, by: Actor, note: str, spare: Session | None 
     """
     spare = spare if spare and spare.has_factor else None
     with transaction.atomic():
-        before = sessions.stamp_tenant(tenant, spare=spare, reason=_reason(by), note=note)
+        before, rows = _stamp(tenant, by, note, spare)
         tenant.proof_demanded_at = tenant.valid_from
         Tenant.objects.filter(pk=tenant.pk).update(proof_demanded_at=tenant.proof_demanded_at)
         _note(DEMANDED, tenant, by, _stamps(before), _stamps(tenant), note=note, spared=spare.pk if spare else None)
-    _mark(tenant, by, note)
+    mass.end_few(rows)
 
 
 def lift_demand(tenant: Tenant, *, by: Actor) -> bool:
@@ -108,9 +108,12 @@ def _stamps(tenant: Tenant) -> dict[str, Any]:
     return {"valid_from": tenant.valid_from, "proof_demanded_at": tenant.proof_demanded_at}
 
 
-def _mark(tenant: Tenant, by: Actor, note: str) -> None:
-    """The rows behind a stamp that is in force already."""
-    sessions.mark_tenant(tenant, by=by.user, reason=_reason(by), note=note, request=by.request)
+def _stamp(tenant: Tenant, by: Actor, note: str, spare: Session | None) -> tuple[Tenant, MassEnd]:
+    """The tenant as it was, and the marking of the rows behind a stamp that is in force with this transaction."""
+    reason = _reason(by)
+    expected = Session.objects.standing_at(tenant).count()
+    before = sessions.stamp_tenant(tenant, spare=spare, reason=reason, note=note)
+    return before, mass.follow_stamp(tenant, expected=expected, by=by.user, reason=reason, note=note, spare=spare)
 
 
 def _reason(by: Actor) -> Session.Reason:

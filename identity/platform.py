@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db import models, transaction
 
-from identity import addresses, clock, events, invitations, leaving, links, mails, sessions, tenancy
+from identity import addresses, clock, events, invitations, leaving, links, mails, mass, sessions, tenancy
 from identity.members import COMMAND_LINE, Actor
 from identity.models import Mail, MassEnd, Session, Ticket, User
 from tenants import hosts, policy
@@ -62,18 +62,20 @@ def add(tenant: Tenant, *, owner: str = "", by: Actor = COMMAND_LINE) -> invitat
 
 
 def suspend(tenant: Tenant, *, reason: str = "", by: Actor = COMMAND_LINE) -> Change:
-    """Close a tenant and end its sessions. Again after a crash: the rest of the rows. Raises BeingDeleted."""
+    """Close a tenant: in force at once. Of very many sessions the worker marks the rows (`mass`). Raises BeingDeleted."""
     with transaction.atomic():
         held = _hold(tenant)
+        expected = Session.objects.standing_at(held).count()
         before = {"status": held.status}
         held.status = Status.SUSPENDED
-        held.valid_from = clock.now() + timedelta(microseconds=1)
-        held.save(update_fields=["status", "valid_from"])
+        held.save(update_fields=["status"])
+        sessions.stamp_tenant(held)
+        rows = mass.follow_stamp(held, expected=expected, by=by.user, reason=sessions.Reason.SUSPENDED, note=reason, spare=None)
         change = Change(before, {"status": held.status})
         if change.is_one:
             _note("tenant_suspended", by, held, before=before, after=change.after, reason=reason)
-    ended = sessions.end_tenant(held, by=by.user, reason=sessions.Reason.SUSPENDED, note=reason, request=by.request)
-    return Change(before, change.after, ended)
+    mass.end_few(rows)
+    return Change(before, change.after, expected)
 
 
 def resume(tenant: Tenant, *, by: Actor = COMMAND_LINE) -> Change:

@@ -2,8 +2,9 @@
 
 Who calls whom: the middleware asks `live` and `touch` for every request; the portal's sign-in view calls `sign_in`; a hand-off
 calls `lock_portal` and `open_branch` around its ticket, in one transaction; a step-up calls `prove_again`; everything that
-ends a session, anywhere, calls `end` (or `end_here`, `end_everywhere`, `end_others`, `end_tenant`, which call it). Lock order,
-everywhere: user, portal rows by id, tickets, tenants by id, memberships, branches by id. The ledger's buckets are held alone.
+ends a session, anywhere, calls `end` (or `end_here`, `end_everywhere`, `end_others`, `end_tenant`, which call it; so does
+`identity.mass`, for many). Lock order, everywhere: user, portal rows by id, tickets, tenants by id, memberships, branches by id.
+The ledger's buckets are held alone.
 """
 
 import secrets
@@ -22,6 +23,7 @@ from django.db.models.functions import Cast, Greatest, Least, Now
 from django.http import HttpRequest
 
 from identity import clock, crypto, events, known, ledger, links, mails, seals
+from identity.devices import device
 from identity.models import PASSWORD, TRUSTED, TYPED_FACTORS, KnownDevice, Link, Session, SessionQuerySet, Ticket, TotpDevice, User
 from tenants import policy
 from tenants.models import BEGINNING, Invitation, Membership, Tenant
@@ -328,6 +330,7 @@ def _insert(session: Session, key: str, now: datetime, request: HttpRequest | No
     session.created_at = session.last_seen_at = now
     if request is not None:
         session.ip, session.user_agent = events.address(request), events.user_agent(request)
+    session.device = device(session.user_agent).kind
     session.save(force_insert=True)
 
 
@@ -411,6 +414,7 @@ def end(
     note: str = "",
     request: HttpRequest | None = None,
     tell: bool = True,
+    since: datetime | None = None,
 ) -> list[Session]:
     """End these sessions and the branches below them, exactly once each; returns those that this call ended.
 
@@ -422,7 +426,8 @@ def end(
     After an end that was not the tree's own sign-out or a limit, the person proves himself anew before he enters that tenant
     again, from any browser.
 
-    tell: mail the people whose sessions an administrator ends.
+    tell: mail the people whose sessions an administrator ends. since: the stamp that ended them already; a proof that is no
+    older suffices to come back.
     """
     with transaction.atomic():
         targets = list(which.filter(ended_at=None).order_by().values_list("pk", "tenant_id", "user_id"))
@@ -435,7 +440,7 @@ def end(
         pairs = {(tenant, user) for _pk, tenant, user in named if tenant is not None}
         pairs |= set(below.values_list("tenant_id", "user_id"))
         if reason not in _OWN_DOING:
-            demand_proof(pairs)
+            demand_proof(pairs, since)
         branches = [pk for pk, tenant, _user in named if tenant is not None]
         done += _mark(Session.objects.filter(Q(pk__in=branches) | Q(parent__in=portals), tenant__isnull=False), by, reason, note)
         _log(done, by, reason, note, request)
@@ -458,8 +463,8 @@ def _mark(rows: SessionQuerySet, by: User | None, reason: Session.Reason, note: 
     return locked
 
 
-def demand_proof(pairs: Iterable[tuple[int | None, int]]) -> None:
-    """Set `prove_after` of these (tenant, user) memberships, locked by tenant, then by id."""
+def demand_proof(pairs: Iterable[tuple[int | None, int]], since: datetime | None = None) -> None:
+    """Set `prove_after` of these (tenant, user) memberships, locked by tenant, then by id, to `since`, or to this moment."""
     people: dict[int, list[int]] = {}
     for tenant, user in pairs:
         assert tenant is not None
@@ -470,7 +475,7 @@ def demand_proof(pairs: Iterable[tuple[int | None, int]]) -> None:
         ids += wanted.select_for_update(no_key=True).order_by("pk").values_list("pk", flat=True)
     # Asked of the clock when the locks are held, and never set back. One microsecond later than now: a proof from this very
     # moment is a proof from before.
-    after = clock.now() + timedelta(microseconds=1)
+    after = since or clock.now() + timedelta(microseconds=1)
     Membership.objects.filter(pk__in=ids, prove_after__lt=after).update(prove_after=after)
 
 
@@ -516,17 +521,22 @@ def end_tenant(
 ) -> int:
     """End every branch of a tenant: one stamp that is in force at any size, then the rows in batches. Returns their number.
 
-    spare: a portal session whose tree stays. Raises StaleProof if it ended meanwhile.
+    For commands, which may take their time; a page asks `mass.end_tenant`. spare: a portal session whose tree stays. Raises
+    StaleProof if it ended meanwhile.
     """
     with transaction.atomic():
         stamp_tenant(tenant, spare=spare, reason=reason, note=note)
-    return mark_tenant(tenant, by=by, reason=reason, note=note, request=request)
+    total = 0
+    while ids := list(stamped(tenant, tenant.valid_from).order_by("pk").values_list("pk", flat=True)[:BATCH]):
+        which = Session.objects.filter(pk__in=ids)
+        total += len(end(which, by=by, reason=reason, note=note, request=request, tell=False, since=tenant.valid_from))
+    return total
 
 
 def stamp_tenant(tenant: Tenant, *, spare: Session | None = None, reason: Session.Reason = Reason.BY_ADMIN, note: str = "") -> Tenant:
     """From this moment, the new `valid_from`, no older proof opens anything at this tenant. Returns the tenant as it was.
 
-    In the caller's transaction, which holds the tenant from now on; `mark_tenant` comes behind it.
+    In the caller's transaction, which holds the tenant from now on; its rows (`stamped`) are marked behind it.
 
     spare: a portal session that carries this moment as its proof, with its branches here. The person's other branches here are
     marked at once, for this reason, since an end demands a still later proof of him. Raises StaleProof if it ended, or would
@@ -568,16 +578,9 @@ def _spare(portal: Session, places: dict[int, Tenant], tenant: Tenant, reason: S
     Membership.objects.filter(user_id=portal.user_id, tenant__in=stricter).update(prove_after=proof + timedelta(microseconds=1))
 
 
-def mark_tenant(tenant: Tenant, *, by: User | None, reason: Session.Reason, note: str = "", request: HttpRequest | None = None) -> int:
-    """End the rows that a tenant's stamp has made worthless already, in batches; returns their number. Again after a crash: the rest."""
-    total = 0
-    while True:
-        # Whoever proves himself anew meanwhile is not meant.
-        meant = Session.objects.filter(tenant=tenant, ended_at=None, authenticated_at__lt=tenant.valid_from)
-        ids = list(meant.order_by("pk").values_list("pk", flat=True)[:BATCH])
-        if not ids:
-            return total
-        total += len(end(Session.objects.filter(pk__in=ids), by=by, reason=reason, note=note, request=request, tell=False))
+def stamped(tenant: Tenant | int, stamp: datetime) -> SessionQuerySet:
+    """The rows that a tenant's stamp has made worthless and nobody has marked yet. Whoever proves himself anew is not meant."""
+    return Session.objects.filter(tenant=tenant, ended_at=None, authenticated_at__lt=stamp)
 
 
 def end_unproven(tenant: Tenant) -> list[Session]:

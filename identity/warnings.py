@@ -4,7 +4,7 @@ ASVS 6.3.5, 6.3.7.
 """
 
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -13,7 +13,7 @@ from django.http import HttpRequest
 
 from identity import addresses, clock, crypto, events, known, ledger, links, mails, sessions
 from identity.devices import device as device_of_agent
-from identity.models import Bucket, KnownDevice, Link, Mail, Session, User
+from identity.models import Bucket, Event, KnownDevice, Link, Mail, Session, User
 from tenants.models import Tenant
 
 HOUR, TEN_MINUTES = timedelta(hours=1), timedelta(minutes=10)
@@ -39,6 +39,38 @@ def new_device(user: User, device: KnownDevice, root: Session) -> None:
         mails.tell("new_device", user, coalesce=key, **told)
 
 
+class ReportedLately(Exception):
+    """The session was reported within the last hour."""
+
+    def __init__(self, at: datetime) -> None:
+        super().__init__(at)
+        self.at = at
+
+
+def report(branch: Session, *, by: User, request: HttpRequest) -> bool:
+    """An admin says that a session may be in wrong hands: its owner gets the link that says so himself, the operators a notice.
+
+    False if the owner has no proven address, so that nobody was mailed but the operators. At most once an hour for a session:
+    raises ReportedLately.
+    """
+    assert branch.tenant is not None
+    with transaction.atomic():
+        user = sessions.hold_person(branch.user)
+        lately = Event.objects.filter(tenant=branch.tenant, kind="session_reported", at__gt=clock.now() - HOUR, session=branch.pk)
+        if before := lately.order_by("-pk").first():
+            raise ReportedLately(before.at)
+        what = {"by": by.get_full_name_with_username(), "at": branch.created_at, "address": branch.ip, "agent": branch.user_agent}
+        mailed = bool(user.email and user.email_verified_at)
+        if mailed:
+            link = links.make(Link.Purpose.NOT_ME, user, session=str(branch.parent_id), device=None, email=user.email)
+            mails.tell("compromised", user, tenant=branch.tenant, link=link, **what)
+        console_url = f"{settings.PORTAL_URL}/console/{branch.tenant.slug}/sessions/{branch.pk}/"
+        named = {"who": user.get_full_name_with_username(), "place": branch.tenant.name, "console_url": console_url}
+        mails.to_admins("reported", None, **named, **what)
+        events.record("session_reported", request=request, tenant=branch.tenant, actor=by, subject=user, session=branch.pk, mailed=mailed)
+    return mailed
+
+
 def not_me(link: Link, *, request: HttpRequest) -> User:
     """The owner says that a sign-in was somebody else's: its tree ends, its browser is unknown, the password is worthless, a mail
     sets a new one, and the admins of his tenants are told. Raises sessions.StaleProof if the link was used meanwhile, and
@@ -54,7 +86,10 @@ def not_me(link: Link, *, request: HttpRequest) -> User:
                 raise sessions.StaleProof
             tree = Session.objects.filter(pk=link.data["session"], user=user)
             sessions.end(tree, by=user, reason=Session.Reason.BY_MAIL, request=request)
-            known.revoke(user, link.data["device"], request=request)
+            if link.data["device"] is None:  # an admin's report names a session, not its browser
+                known.forget_all(user)
+            else:
+                known.revoke(user, link.data["device"], request=request)
             sessions.withdraw_password(user)
             addresses.put_back(user, link, request=request)
             addresses.mail_reset(user)

@@ -524,6 +524,17 @@ class NewTenantForm(PlainForm):
             self.add_error(name if name in self.fields else "slug", errors)
 
 
+class EndAllForm(EndForm):
+    """The end of many takes their number, typed; `shown` is the number that the page had named."""
+
+    number = forms.CharField(max_length=20)
+    shown = forms.IntegerField(min_value=0)
+
+    def clean_number(self) -> int:
+        digits = "".join(each for each in self.cleaned_data["number"] if each.isdecimal())  # people type "1,284" and "1 284"
+        return int(digits) if digits else -1
+
+
 class InvitedForm(forms.ModelForm):  # type: ignore[type-arg]
     """An account for whoever holds the link of an invitation: its address came by mail and is not asked for."""
 

@@ -24,6 +24,7 @@ from portal.views import (
 from portal.views.console import (
     accounts,
     apps,
+    ends,
     events,
     factors,
     groups,
@@ -37,6 +38,7 @@ from portal.views.console import (
     sessions,
     settings,
     tenants,
+    tree,
 )
 
 handler400 = errors.bad_request
@@ -100,7 +102,11 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("console/<slug:slug>/", overview.page, name="console"),  # the console itself, as other pages call it
     path("console/<slug:slug>/panic/", panic.page, name="console_panic"),
     path("console/<slug:slug>/sessions/", sessions.sessions_page, name="console_sessions"),
-    path("console/<slug:slug>/sessions/end", sessions.sessions_end, name="console_sessions_end"),
+    path("console/<slug:slug>/sessions/end", ends.sessions_end, name="console_sessions_end"),
+    path("console/<slug:slug>/sessions/end-all", ends.sessions_end_all, name="console_sessions_end_all"),
+    path("console/<slug:slug>/sessions/pulse", sessions.sessions_pulse, name="console_sessions_pulse"),
+    path("console/<slug:slug>/sessions/<uuid:pk>/", tree.session_page, name="console_session"),
+    path("console/<slug:slug>/sessions/<uuid:pk>/report", tree.session_report, name="console_session_report"),
     path("console/<slug:slug>/people/", people.page, name="console_people"),
     path("console/<slug:slug>/people/invite/", people.invite, name="console_people_invite"),
     path("console/<slug:slug>/people/act", people.act, name="console_people_act"),

@@ -68,6 +68,10 @@ def person(it: Furnished) -> dict[str, Any]:
     return {"pk": it.member.pk}
 
 
+def _verb(verb: str) -> Fill:
+    return lambda it: {"verb": verb, "reason": "x"}
+
+
 def group(it: Furnished) -> dict[str, Any]:
     return {"pk": it.group.pk}
 
@@ -87,10 +91,7 @@ TABLE = [
     Act("platform_tenant_act", "operator", post=lambda it: {"verb": "delete"}),
     Act("platform_accounts", "operator"),
     Act("platform_account", "operator", path=person),
-    *(
-        Act("platform_account_act", "operator", path=person, post=lambda it, verb=verb: {"verb": verb, "reason": "x"})
-        for verb in ("deactivate", "activate", "end_all", "link")
-    ),
+    *(Act("platform_account_act", "operator", path=person, post=_verb(verb)) for verb in ("deactivate", "activate", "end_all", "link")),
     Act("platform_account_act", "operator", path=person, post=lambda it: {"end": [it.portal.pk], "reason": "x"}),
     Act("platform_sessions", "operator"),
     Act("platform_sessions_end", "operator", post=lambda it: {"ids": [it.portal.pk]}),

@@ -52,6 +52,7 @@ def routes(urlconf: str) -> dict[str, str]:
             found[f"{prefix}<token>/"] = f"/{prefix}{'x' * 43}/"
         else:
             path = text.replace("<slug:slug>", "acme").replace("<int:pk>", "1").replace("<str:username>", "alice")
+            path = path.replace("<uuid:pk>", str(uuid.uuid4()))
             found[text.replace("<slug:slug>", "<slug>")] = f"/{path}"
     return found
 
@@ -151,9 +152,13 @@ def test_a_public_id_of_another_tenant_is_a_404_and_changes_nothing(cast: dict[s
     for ids in ([foreign], [own, foreign], [portal], [own, uuid.uuid4()], ["rubbish"], [own, "rubbish"]):
         answer = bob.post(portal_url("/console/acme/sessions/end"), {"ids": [str(pk) for pk in ids], "reason": "x"})
         assert answer.status_code == 404
+    for pk in (foreign, portal):
+        assert bob.get(portal_url(f"/console/acme/sessions/{pk}/")).status_code == 404
+        assert bob.post(portal_url(f"/console/acme/sessions/{pk}/report")).status_code == 404
     assert Session.objects.filter(user=cast["dave"], ended_at=None).count() == 3
     assert Event.objects.filter(kind="foreign_session", tenant__slug="acme", actor=cast["bob"]).exists()
-    assert str(foreign) not in bob.get(portal_url("/console/acme/sessions/")).content.decode()
+    for path in ("", "?state=ended", f"{own}/"):
+        assert str(foreign) not in bob.get(portal_url(f"/console/acme/sessions/{path}")).content.decode()
 
 
 @pytest.mark.asvs("8.2.2")

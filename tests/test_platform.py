@@ -232,7 +232,7 @@ def fill(tenant: Tenant, person: User) -> None:
     tenant.logo = Logo.objects.create(png=b"x")
     tenant.save()
     JoinRequest.objects.create(tenant=tenant, user=person, created_at=now)
-    MassEnd.objects.create(tenant=tenant, before=now, started_at=now, reason="by_admin")
+    MassEnd.objects.create(tenant=tenant, before=now, started_at=now, finished_at=now, reason="by_admin")
     portal = Session.objects.filter(tenant=None)[0]
     Ticket.objects.create(digest="d", tenant=tenant, host="h", portal=portal, state_digest="s", expires_at=now)
     mails.post("approved", to="x@x.example", user=person, tenant=tenant, link="https://x.example/")

@@ -100,6 +100,7 @@ WORDS: dict[str, Any] = {
     "foreign_app": lazy("You named an app that is not of %(place)s. Nothing was changed."),
     "foreign_group": lazy("You named a group that is not of %(place)s. Nothing was changed."),
     "foreign_event": lazy("You asked for an event that is not of %(place)s. Nothing was shown."),
+    "session_reported": lazy("Somebody who runs %(place)s reported a session of yours as compromised."),
     "foreign_session": lazy("You named a session that is not of %(place)s. Nothing was ended."),
     "tenant_frozen": lazy("You froze sign-ins at %(place)s."),
     "tenant_unfrozen": lazy("You lifted the freeze of %(place)s."),
@@ -108,6 +109,7 @@ WORDS: dict[str, Any] = {
     "demand_lifted": lazy("You no longer ask everybody at %(place)s for a fresh proof."),
 }
 BY_ME = {
+    "foreign_host": lazy("You named a host that is not of %(place)s. Nothing was changed."),
     "foreign_lockout": lazy("You named somebody who is not locked out of %(place)s. Nobody was let in."),
     "member_removed": lazy("You removed somebody from %(place)s."),
     "member_role_changed": lazy("You changed the role of somebody at %(place)s."),
@@ -118,6 +120,8 @@ BY_ME = {
     "joined": lazy("You let somebody into %(place)s."),
     "join_declined": lazy("You did not let somebody into %(place)s."),
     "session_ended": lazy("You ended a session of somebody else at %(place)s."),
+    "mass_end_asked": lazy("You ended many sessions at %(place)s at once."),
+    "session_reported": lazy("You reported a session at %(place)s as compromised."),
     "lockout_released": lazy("You let somebody else sign in again."),
     "factors_reset": lazy("You removed somebody else's second factors."),
     "password_changed": lazy("You set somebody else's password."),

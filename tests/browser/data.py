@@ -20,6 +20,7 @@ from django.db import transaction  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
 from identity import factors, sessions  # noqa: E402
+from identity.devices import device  # noqa: E402
 from identity.management.commands import demo  # noqa: E402
 from identity.models import Session, TotpDevice, User  # noqa: E402
 from tenants.models import Membership, Tenant  # noqa: E402
@@ -101,7 +102,7 @@ def _arrive(visit: Visit) -> None:
             sessions.open_branch(portal.pk, Tenant.objects.get(slug=slug), request=None)
     for row in Session.objects.filter(pk=portal.pk) | Session.objects.filter(parent=portal):
         now = timezone.now()
-        row.ip, row.user_agent = visit.address, visit.user_agent
+        row.ip, row.user_agent, row.device = visit.address, visit.user_agent, device(visit.user_agent).kind
         row.created_at = row.authenticated_at = row.proved_at = now - timedelta(minutes=visit.signed_in)
         row.expires_at -= timedelta(minutes=visit.signed_in)
         row.last_seen_at = now - timedelta(minutes=visit.seen)

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management import CommandParser
 
-from identity import alarm, leaving, sessions
+from identity import alarm, leaving, mass, sessions
 from identity.management import probe
 from identity.management.output import Answer, VerbCommand, change, note
 from tenants import policy
@@ -32,6 +32,8 @@ class Command(VerbCommand):
             note("pruned", **gone)
         if not dry_run:
             alarm.watch()
+            mass.carry_on()
+            mass.forget_old()
             leaving.carry_out_due()
         kept = f"Ended sessions are kept {policy.KEEP_ENDED.days} days, events {policy.KEEP_EVENTS.days}."
         done = [f"{n} {DONE.get(name, f'old {name} deleted')}" for name, n in gone.items() if n]

@@ -11,7 +11,7 @@ from django.core.exceptions import ValidationError
 from django.core.management import CommandError, CommandParser
 from django.db.models import Count
 
-from identity import app_rules, clock, hosting, members, panic, platform, simulation, tenancy
+from identity import app_rules, clock, hosting, mass, members, panic, platform, simulation, tenancy
 from identity.app_rules import Wanted
 from identity.management.output import (
     COMMAND_LINE,
@@ -249,6 +249,7 @@ class Command(VerbCommand):
             done = platform.suspend(tenant, reason=clean(reason, 200))
         except platform.BeingDeleted:
             raise _is_being_deleted(tenant) from None
+        mass.carry_on()
         lines = [
             f"{tenant.name} is suspended{'' if done.is_one else ' already'}; {count(done.ended, 'session')} ended.",
             f"To open it again: manage.py tenant resume {slug}",

@@ -182,11 +182,22 @@
     if (document.activeElement === body) document.querySelector("#proof [tabindex]")?.focus({ preventScroll: true });
   });
 
+  // ── A list that is looked at asks what happened since. Nobody has done anything: it is no activity, and its failure no news. ──
+
+  function pulse() {
+    const list = document.querySelector("[data-pulse]");
+    if (list && document.visibilityState === "visible") htmx.trigger(list, "pulse");
+  }
+
+  setInterval(pulse, 5000);
+  document.addEventListener("visibilitychange", pulse);
+
   // ── An HTMX request that failed must not look like nothing. ──
 
   for (const name of ["htmx:responseError", "htmx:sendError", "htmx:timeout"]) {
-    document.addEventListener(name, () => {
+    document.addEventListener(name, (event) => {
       if (body.dataset.alive) ask();
+      if (event.detail.elt?.matches("[data-pulse]")) return;
       if (!trouble) return;
       trouble.textContent = trouble.dataset.text;
       trouble.hidden = false;
@@ -194,7 +205,7 @@
     });
   }
 
-  document.addEventListener("htmx:beforeRequest", () => {
-    if (trouble) trouble.hidden = true;
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (trouble && !event.detail.elt.matches("[data-pulse]")) trouble.hidden = true;
   });
 })();

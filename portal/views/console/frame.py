@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from identity import panic
@@ -42,11 +42,7 @@ def tenant_pages(tenant: Tenant, current: str, count: int | None = None) -> Page
         ("apps", _("Apps"), "apps"),
         ("settings", _("Settings"), "settings"),
     ]
-    return [
-        _entry(name, label, icon, reverse(f"console_{name}", args=[tenant.slug]), current, count)
-        for name, label, icon in pages
-        if _is(f"console_{name}", tenant.slug)
-    ]
+    return [_entry(name, label, icon, reverse(f"console_{name}", args=[tenant.slug]), current, count) for name, label, icon in pages]
 
 
 def platform_pages(current: str, count: int | None = None) -> Pages:
@@ -57,16 +53,7 @@ def platform_pages(current: str, count: int | None = None) -> Pages:
         ("lockouts", _("Lockouts"), "lock"),
         ("factors", _("Second factors"), "shield"),
     ]
-    return [
-        _entry(name, label, icon, reverse(f"platform_{name}"), current, count) for name, label, icon in pages if _is(f"platform_{name}")
-    ]
-
-
-def _is(name: str, *args: str) -> bool:
-    try:
-        return bool(reverse(name, args=args))
-    except NoReverseMatch:
-        return False
+    return [_entry(name, label, icon, reverse(f"platform_{name}"), current, count) for name, label, icon in pages]
 
 
 def _entry(name: str, label: str, icon: str, url: str, current: str, count: int | None) -> dict[str, Any]:

@@ -8,19 +8,19 @@ from typing import Any
 
 from django.http import HttpResponse
 from django.shortcuts import render
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_safe
 
-from identity import figures
+from identity import figures, journal
 from identity.figures import Bar
-from identity.models import Event
+from identity.journal import Entry
 from portal.access import ConsoleRequest, console
 from portal.views.console import frame
-from tenants.models import Membership, Tenant
+from portal.views.console.events import Row, row_of
+from tenants.models import Tenant
 
 HOURS, DAYS = 24, 30
 LINES, READ = 7, 100  # of the newest events: lines that are shown, events that are read for them
@@ -81,7 +81,6 @@ def page(request: ConsoleRequest) -> HttpResponse:
         "locked_out": figures.locked_out(tenant),
         "factors": figures.factors(tenant),
         "lines": _lines(tenant),
-        "url": reverse("console_overview", args=[tenant.slug]),
         "now": timezone.localtime(),
     }
     return render(request, "console/overview/overview.html", context)
@@ -127,27 +126,18 @@ def _part(value: float) -> str:
 
 
 def _lines(tenant: Tenant) -> list[Line]:
-    """Each event once, in short; what follows each other and says the same, or only that people came in, is one line."""
-    rows = figures.newest(tenant, READ)
-    people = {pk for row in rows for pk in (row.actor_id, row.subject_id) if pk}
-    members = set(Membership.objects.filter(tenant=tenant, user__in=people).values_list("user_id", flat=True))
-    return [_line(list(same), members) for _same, same in groupby(rows, key=_key)][:LINES]
+    """The newest, as the log's page shows them; what follows each other and says the same, or only that people came in, is one line."""
+    newest = journal.matching(tenant, journal.Criteria()).order_by("-pk")[:READ]
+    entries = journal.entries(tenant, list(newest))
+    return [_line([row_of(tenant, each) for each in same]) for _same, same in groupby(entries, key=_key)][:LINES]
 
 
-def _key(event: Event) -> tuple[Any, ...]:
-    return (event.kind,) if event.kind == figures.CAME_IN else (event.kind, event.actor_id, event.subject_id, _note(event))
+def _key(entry: Entry) -> tuple[Any, ...]:
+    return (entry.kind,) if entry.kind == figures.CAME_IN else (entry.kind, entry.by, entry.whom, entry.data.get("note"))
 
 
-def _line(same: list[Event], members: set[int]) -> Line:
-    event, actors = same[0], len({each.actor_id for each in same})
-    who = event.actor.display_name if event.actor else ""
-    # Whom an admin has named who does not belong here stays unnamed.
-    whom = event.subject.display_name if event.subject and event.subject_id in members and event.subject_id != event.actor_id else ""
-    if actors > 1:
-        who, whom = ngettext("%(n)d person", "%(n)d people", actors) % {"n": actors}, ""
-    return Line(event.at, event.kind.replace("_", " ").capitalize(), who, whom, _note(event), len(same))
-
-
-def _note(event: Event) -> str:
-    data: Any = event.data
-    return str(data.get("note") or "") if isinstance(data, dict) else ""
+def _line(same: list[Row]) -> Line:
+    first, people = same[0], len({row.by for row in same})
+    if people > 1:
+        return Line(first.entry.at, first.text, ngettext("%(n)d person", "%(n)d people", people) % {"n": people}, "", first.note, len(same))
+    return Line(first.entry.at, first.text, first.by, first.whom, first.note, len(same))

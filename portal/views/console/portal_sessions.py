@@ -25,7 +25,7 @@ from portal.stepup import question
 from portal.views import show
 from portal.views.account import chosen
 from portal.views.console import ask, frame
-from portal.views.console.sessions import Proof
+from portal.views.console.ends import Proof
 from tenants.text import clean
 
 ORDERS = {
