@@ -7,7 +7,7 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
-from identity import factors, leaving, members, platform, sessions
+from identity import factors, leaving, mass, members, panic, platform, sessions
 from identity.models import Session, SessionQuerySet, TotpDevice, User
 from tenants.models import Membership, Tenant
 from tests.furnish import Furnished, furnish
@@ -60,6 +60,10 @@ def reset_factors(it: Furnished) -> None:
     factors.reset(it.member, by=None, reason="lost")
 
 
+def spare_one(it: Furnished) -> None:
+    mass.end_tenant(it.tenant, expected=3, by=None, reason=BY_ADMIN, note="", spare=it.portal)
+
+
 def suspend_and_resume(it: Furnished) -> None:
     platform.suspend(it.tenant)
     platform.resume(it.tenant)
@@ -91,6 +95,9 @@ VERBS: dict[str, Callable[[Furnished], object]] = {
     "end here": lambda it: sessions.end_here(it.member, it.tenant, by=None, reason=BY_ADMIN),
     "end everywhere": lambda it: sessions.end_everywhere(it.member, by=None, reason=Reason.BY_OPERATOR),
     "end the tenant": lambda it: sessions.end_tenant(it.tenant, by=None, reason=BY_ADMIN),
+    "end the tenant but one tree": spare_one,
+    "demand a fresh proof": lambda it: panic.demand_proof(it.tenant, by=members.COMMAND_LINE, note="x", spare=it.portal),
+    "freeze": lambda it: panic.freeze(it.tenant, by=members.COMMAND_LINE, note="x"),
     "the tenant's stamp alone": stamp,
     "the tenant's status alone": suspended_by_a_stamp,
     "enter after a stamp": enter_again,
