@@ -42,11 +42,16 @@ def change_password_after_a_stamp(it: Furnished) -> None:
     change_password(it)
 
 
-def enter_again(it: Furnished) -> None:
-    stamp(it)
+def enter(it: Furnished) -> Session:
     portal, _key = sessions.sign_in(it.member, request=None, methods=["pwd"], remember=True)
     with transaction.atomic():
         sessions.open_branch(portal.pk, it.tenant, request=None)
+    return portal
+
+
+def enter_after_a_stamp(it: Furnished) -> None:
+    stamp(it)
+    enter(it)
 
 
 def demand_factors(it: Furnished) -> None:
@@ -61,7 +66,7 @@ def reset_factors(it: Furnished) -> None:
 
 
 def spare_one(it: Furnished) -> None:
-    mass.end_tenant(it.tenant, expected=3, by=None, reason=BY_ADMIN, note="", spare=it.portal)
+    mass.end_tenant(it.tenant, expected=3, by=None, reason=BY_ADMIN, note="", spare=enter(it))
 
 
 def suspend_and_resume(it: Furnished) -> None:
@@ -100,7 +105,7 @@ VERBS: dict[str, Callable[[Furnished], object]] = {
     "freeze": lambda it: panic.freeze(it.tenant, by=members.COMMAND_LINE, note="x"),
     "the tenant's stamp alone": stamp,
     "the tenant's status alone": suspended_by_a_stamp,
-    "enter after a stamp": enter_again,
+    "enter after a stamp": enter_after_a_stamp,
     "block": lambda it: members.block(it.tenant, it.member),
     "block and unblock": block_and_unblock,
     "remove": lambda it: members.remove(it.tenant, it.member),

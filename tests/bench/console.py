@@ -49,7 +49,6 @@ LISTS = {
     "sessions: older than a day": "sessions/?older=1d",
     "sessions: idle for an hour": "sessions/?idle=1h",
     "sessions: of admins": "sessions/?role=admin",
-    "sessions: what an open list asks": "sessions/pulse",
     "events": "events/",
     "events: of a kind": "events/?kind=branch_opened",
     "events: of one person": "events/?person={one}",
