@@ -35,7 +35,7 @@ def forecast(tenant: Tenant) -> Forecast:
     idle, old = sessions.idle_for_too_long(tenant), sessions.open_for_too_long(tenant)
     unproven = Q(pk__in=sessions.unproven(tenant).values("pk"))
     ending = idle | old | unproven
-    figures = Session.objects.alive_at(tenant).aggregate(
+    figures = Session.objects.standing_at(tenant).aggregate(
         live=Count("pk"),
         sessions=Count("pk", filter=ending),
         people=Count("user", filter=ending, distinct=True),

@@ -174,14 +174,14 @@ TABLE = [
     Act("console_settings", "admin"),
     Act("console_settings_look", "admin"),
     Act("console_settings_look", "owner", post=lambda it: {"name": "Acme", "colour": "#0d5f7a"}),
-    Act("console_settings_look_css", "admin"),
+    Act("console_settings_look_css", "admin", query="?colour=0d5f7a"),
     Act("console_settings_policy", "admin"),
     Act("console_settings_policy", "owner", post=lambda it: {"idle": "30"}),
     Act("console_settings_sign_up", "admin"),
     Act("console_settings_sign_up", "owner", post=lambda it: {"sign_up": "closed"}),
     Act("console_settings_hosts", "admin"),
     Act("console_settings_hosts", "owner", post=lambda it: {"name": "id.new-inc.example"}),
-    Act("console_settings_hosts_act", "owner", post=lambda it: {"check": it.host.pk}),
-    Act("console_settings_hosts_act", "owner", post=lambda it: {"remove": it.host.pk, "sure": "1"}),
+    Act("console_settings_hosts_act", "owner", post=lambda it: {"check": it.host.name}),
+    Act("console_settings_hosts_act", "owner", post=lambda it: {"remove": it.host.name, "sure": "1"}),
 ]  # fmt: skip
 ACTS = [act for act in TABLE if act.name in PATTERNS]

@@ -7,7 +7,7 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
-from identity import factors, leaving, members, platform, sessions
+from identity import factors, leaving, mass, members, panic, platform, sessions
 from identity.models import Session, SessionQuerySet, TotpDevice, User
 from tenants.models import Membership, Tenant
 from tests.furnish import Furnished, furnish
@@ -42,11 +42,16 @@ def change_password_after_a_stamp(it: Furnished) -> None:
     change_password(it)
 
 
-def enter_again(it: Furnished) -> None:
-    stamp(it)
+def enter(it: Furnished) -> Session:
     portal, _key = sessions.sign_in(it.member, request=None, methods=["pwd"], remember=True)
     with transaction.atomic():
         sessions.open_branch(portal.pk, it.tenant, request=None)
+    return portal
+
+
+def enter_after_a_stamp(it: Furnished) -> None:
+    stamp(it)
+    enter(it)
 
 
 def demand_factors(it: Furnished) -> None:
@@ -58,6 +63,10 @@ def demand_factors(it: Furnished) -> None:
 def reset_factors(it: Furnished) -> None:
     TotpDevice.objects.filter(pk=factors.enrolment(it.member).pk).update(confirmed=True)
     factors.reset(it.member, by=None, reason="lost")
+
+
+def spare_one(it: Furnished) -> None:
+    mass.end_tenant(it.tenant, expected=3, by=None, reason=BY_ADMIN, note="", spare=enter(it))
 
 
 def suspend_and_resume(it: Furnished) -> None:
@@ -91,9 +100,12 @@ VERBS: dict[str, Callable[[Furnished], object]] = {
     "end here": lambda it: sessions.end_here(it.member, it.tenant, by=None, reason=BY_ADMIN),
     "end everywhere": lambda it: sessions.end_everywhere(it.member, by=None, reason=Reason.BY_OPERATOR),
     "end the tenant": lambda it: sessions.end_tenant(it.tenant, by=None, reason=BY_ADMIN),
+    "end the tenant but one tree": spare_one,
+    "demand a fresh proof": lambda it: panic.demand_proof(it.tenant, by=members.COMMAND_LINE, note="x", spare=it.portal),
+    "freeze": lambda it: panic.freeze(it.tenant, by=members.COMMAND_LINE, note="x"),
     "the tenant's stamp alone": stamp,
     "the tenant's status alone": suspended_by_a_stamp,
-    "enter after a stamp": enter_again,
+    "enter after a stamp": enter_after_a_stamp,
     "block": lambda it: members.block(it.tenant, it.member),
     "block and unblock": block_and_unblock,
     "remove": lambda it: members.remove(it.tenant, it.member),

@@ -1,5 +1,6 @@
 """The console's sessions page: finding, ending, and being told."""
 
+import gzip
 import re
 import uuid
 from collections.abc import Callable
@@ -67,6 +68,15 @@ def test_every_live_session_is_listed_once_over_all_pages_and_back(cast: dict[st
     newer = re.search(r'href="([^"]*before=[^"]*)"', page)
     assert newer
     assert names(bob.get(portal_url(newer[1].replace("&amp;", "&"))).content.decode()) == everyone[50:100]
+
+
+def test_a_full_page_is_light(cast: dict[str, User], acme: Tenant, visitor: Open) -> None:
+    """Under 60 kB on the way, for a phone in the cellar."""
+    crowd(acme, 60)
+    answer = visitor("bob").get(portal_url(LIST), HTTP_ACCEPT_ENCODING="gzip")
+    assert answer["Content-Encoding"] == "gzip"
+    assert len(names(gzip.decompress(answer.content).decode())) == 50
+    assert len(answer.content) < 60_000
 
 
 @pytest.mark.parametrize(("sort", "first"), [("person", "p000"), ("person&dir=desc", "p059"), ("seen", "p000"), ("seen&dir=asc", "p059")])

@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -192,11 +192,13 @@ def is_about(act: Act, one: Furnished, other: Furnished) -> bool:
     return (act.path(one), act.post and act.post(one)) != (act.path(other), act.post and act.post(other))
 
 
-def traces(answer: Any, sent: str = "") -> list[str]:
-    """What an answer says of globex, in its body or its headers, that was not sent there."""
+def traces(answer: Any, sent: Iterable[object] = ()) -> list[str]:
+    """What an answer says of globex, in its body or its headers, but for what was sent there."""
     body = b"".join(answer.streaming_content) if answer.streaming else answer.content
     text = body.decode(errors="replace") + repr(list(answer.headers.items()))
-    return re.findall("globex|carol|wren", text.replace(sent, "") if sent else text, re.IGNORECASE)
+    for each in sent:
+        text = text.replace(str(each), "")
+    return re.findall("[Gg]lobex|[Cc]arol|Wren", text)
 
 
 @pytest.mark.asvs("8.2.2", "8.4.1", "8.1.1")
@@ -213,13 +215,14 @@ def test_an_admin_with_another_tenants_ids_changes_and_learns_nothing(cast: dict
                 continue
             with undone():
                 answer: Any = do(bob, act, theirs, slug)
-                assert answer.status_code == 404 or (answer.status_code == 403 and act.who == "owner"), (
-                    f"{act} at {slug}: {answer.status_code}"
-                )
+                # A form that has a foreign id in a field says so beside it. Who may not do it at home is told that first.
+                refused = {404} if slug == "globex" else {404, 200, *([403] if act.who == "owner" else [])}
+                assert answer.status_code in refused, f"{act} at {slug}: {answer.status_code}"
                 assert everything() == before, f"{act} at {slug}"
                 assert Event.objects.filter(tenant=theirs.tenant).count() == noted
                 if slug == "acme":
-                    assert not traces(answer), f"{act} at {slug}"
+                    sent = [*act.path(theirs).values(), *(act.post(theirs).values() if act.post else ())]
+                    assert not traces(answer, sent), f"{act} at {slug}"
             tried += 1
     assert tried > 20
 
@@ -240,7 +243,7 @@ def test_no_filter_of_a_page_reaches_another_tenant(cast: dict[str, User], visit
             for value in values:
                 answer = bob.get(f"{url}{'&' if '?' in url else '?'}{name}={value}", follow=False)
                 assert answer.status_code in {200, 302, 404}, f"{act} {name}={value}: {answer.status_code}"
-                assert not traces(answer, sent=value), f"{act} {name}={value}"
+                assert not traces(answer, [value]), f"{act} {name}={value}"
     after = everything()
     assert {name for name in before if before[name] != after[name]} <= {"Session"}  # that bob was there
 

@@ -45,7 +45,7 @@ def expected(act: Act, role: str) -> str:
 
 def got(answer: Any) -> str:
     status, location = answer.status_code, answer.headers.get("Location", "")
-    if status in {200, 302, 303} and not location.startswith(("/login/", "/step-up/", "/account/")):
+    if status in {200, 302, 303, 422} and not location.startswith(("/login/", "/step-up/", "/account/")):
         return "in"
     return f"{status} {location}".strip()
 

@@ -168,16 +168,23 @@ def _event(row: Row) -> Row:
 
 
 def _insert(model: type[models.Model], columns: str, rows: list[Row]) -> None:
-    table = model._meta.db_table
-    names = ", ".join(f'"{name}"' for name in columns.split())
+    """With each column that is not named at its default."""
+    others = [
+        field for field in model._meta.concrete_fields if not (field.null or field.primary_key) and field.column not in columns.split()
+    ]
+    rest = [field.get_db_prep_save(field.get_default(), connection) for field in others]
+    table, names = model._meta.db_table, [*columns.split(), *(field.column for field in others)]
+    listed = ", ".join(f'"{name}"' for name in names)
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            with cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
+            with cursor.copy(f"COPY {table} ({listed}) FROM STDIN") as copy:
                 for row in rows:
-                    copy.write_row(row)
+                    copy.write_row([*row, *rest])
             return
-        marks = ", ".join(["%s"] * len(columns.split()))
-        cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", [[_for_sqlite(value) for value in row] for row in rows])
+        marks = ", ".join(["%s"] * len(names))
+        cursor.executemany(
+            f"INSERT INTO {table} ({listed}) VALUES ({marks})", [[_for_sqlite(value) for value in [*row, *rest]] for row in rows]
+        )
 
 
 def _for_sqlite(value: Any) -> Any:

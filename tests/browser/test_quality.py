@@ -6,14 +6,12 @@ two pairs would say the same again.
 """
 
 import json
-import uuid
-from contextlib import suppress
 from functools import cache
 from typing import Any
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
-from django.urls import Resolver404, URLPattern, resolve
+from django.urls import URLPattern
 from playwright.sync_api import Page, ViewportSize
 
 from portal import tenant_urls, urls
@@ -31,7 +29,9 @@ KILOBYTES = 60
 NO_PAGE = {
     "invitation_accept", "account_keep", "outbox_mail", "two_factor_remove", "two_factor_codes_file", "two_factor_revoke",
     "account_sessions_end", "console_sessions_end", "console_people_act", "theme", "language", "brand_css", "brand_logo",
-    "enter", "finish", "whoami", "console", "platform",
+    "enter", "finish", "whoami", "console", "platform", "console_app_remove", "console_group_act", "console_settings_hosts_act",
+    "console_settings_look_css", "platform_account_act", "platform_sessions_end", "platform_tenant_act", "console_sessions_end_all",
+    "console_sessions_pulse", "console_session_report",
 }  # fmt: skip
 # A page behind a link that was mailed, or after something that was done: looked at where that is tested.
 ELSEWHERE = {
@@ -106,17 +106,5 @@ def names() -> set[str]:
 
 
 def test_every_page_of_the_urlconf_is_looked_at() -> None:
-    seen = set()
-    for look in ALL:
-        path = look.path.partition("?")[0].replace("{branch}", str(uuid.uuid4())).replace("{ended}", str(uuid.uuid4()))
-        with suppress(Resolver404):  # the page that says so
-            seen.add(resolve(path.format_map(Numbers()), "portal.urls" if look.host == "login" else "portal.tenant_urls").url_name)
-    missing = names() - seen - NO_PAGE - ELSEWHERE
+    missing = names() - {look.name for look in ALL} - NO_PAGE - ELSEWHERE
     assert not missing, f"Put these pages into tests/browser/pages.py: {sorted(missing)}"
-
-
-class Numbers(dict[str, str]):
-    """Any id will do for an address that is only read."""
-
-    def __missing__(self, key: str) -> str:
-        return "1"

@@ -143,7 +143,7 @@ class Command(VerbCommand):
                 "status": tenant.status,
                 "url": tenant.home_url,
                 "members": tenant.people,
-                "live_sessions": Session.objects.alive_at(tenant).count(),
+                "live_sessions": Session.objects.standing_at(tenant).count(),
             }
             for tenant in tenants
         ]
@@ -161,7 +161,7 @@ class Command(VerbCommand):
             "valid_from": tenant.valid_from,
             "owners": owners,
             "members": people.count(),
-            "live_sessions": Session.objects.alive_at(tenant).count(),
+            "live_sessions": Session.objects.standing_at(tenant).count(),
             "frozen_at": tenant.frozen_at,
             "proof_demanded_at": tenant.proof_demanded_at,
             "hosts": [hosting.facts(host) for host in tenant.hosts.all()],
@@ -286,7 +286,7 @@ class Command(VerbCommand):
         tenant = tenant_named(slug)
         before = tenant.frozen_at
         changed = panic.freeze(tenant, by=members.COMMAND_LINE, note=clean(reason, 200))
-        live = Session.objects.alive_at(tenant).count()
+        live = Session.objects.standing_at(tenant).count()
         lines = [
             f"{tenant.name} is frozen{'' if changed else ' already'}: nobody new comes in but its admins, with a second factor.",
             f"Live sessions, which go on: {live}. To end them: manage.py session end --tenant {slug}",

@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as lazy
 from django.utils.translation import ngettext
+from django.views.decorators.gzip import gzip_page
 from django.views.decorators.http import require_http_methods, require_safe
 
 from identity import events, factors, known, leaving, ledger, mails, platform, sessions
@@ -57,6 +58,7 @@ class Row:
 
 
 @require_safe
+@gzip_page
 @operator
 def page(request: PortalRequest) -> HttpResponse:
     """All accounts: search, filter, sort, keyset pages, exact count; the whole state is in the URL."""

@@ -13,6 +13,7 @@ from django.utils.formats import date_format
 from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as lazy
+from django.views.decorators.gzip import gzip_page
 from django.views.decorators.http import require_http_methods, require_safe
 
 from identity import crypto, events, journal
@@ -58,6 +59,7 @@ class Row:
 
 
 @require_safe
+@gzip_page
 @console
 def page(request: ConsoleRequest) -> HttpResponse:
     """The newest events first, a page at a time; what is filtered and which page it is stands in the URL."""

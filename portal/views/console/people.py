@@ -15,6 +15,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as lazy
 from django.utils.translation import ngettext
+from django.views.decorators.gzip import gzip_page
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from identity import clock, events, invitations, journal, members, sessions
@@ -66,6 +67,7 @@ class Row:
 
 
 @require_safe
+@gzip_page
 @console
 def page(request: ConsoleRequest) -> HttpResponse:
     """Members, who is invited, who waits: search, filters, keyset pages, exact counts; the whole state is in the URL."""

@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
+from django.views.decorators.gzip import gzip_page
 from django.views.decorators.http import require_http_methods, require_safe
 
 from identity import events, listing, sessions
@@ -46,6 +47,7 @@ class Row:
 
 
 @require_safe
+@gzip_page
 @operator
 def page(request: PortalRequest) -> HttpResponse:
     """Live portal sessions of the whole platform: search, sort, keyset pages, exact count; the whole state is in the URL."""

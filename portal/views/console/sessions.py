@@ -12,6 +12,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
+from django.views.decorators.gzip import gzip_page
 from django.views.decorators.http import require_safe
 
 from identity import mass
@@ -34,6 +35,7 @@ MOST_COUNTED = 10_000  # an exact count of more is made with the page, not every
 
 
 @require_safe
+@gzip_page
 @console
 def sessions_page(request: ConsoleRequest) -> HttpResponse:
     """Live sessions (or ended ones) of this tenant: filters, sort, keyset pages, exact count; the whole state is in the URL."""

@@ -205,7 +205,7 @@ def _suspend(request: PortalRequest, place: Tenant) -> HttpResponse:
         return asked
     form = ReasonForm(request.POST if "reason" in request.POST else None)
     if not form.is_valid():
-        live = Session.objects.alive_at(place).count()
+        live = Session.objects.standing_at(place).count()
         return _ask(
             request,
             place,
