@@ -10,6 +10,10 @@ import sys
 from tests.servers import Missing, find_postgresql
 
 
+# What does not know which database is behind it: a browser, the page texts, what is asked over HTTP.
+OF_NO_DATABASE = ("browser", "test_structure.py", "test_languages.py", "test_asvs.py", "test_isolation_command.py")
+
+
 def run(database: str, *arguments: str) -> int:
     print(f"== tests on {database}", flush=True)
     environment = {**os.environ, "TEST_DATABASE": database}
@@ -25,8 +29,7 @@ def main() -> int:
     except Missing as missing:
         print(f"== tests on postgres: skipped. {missing}")
         return 1 if os.environ.get("CI") == "true" else failed
-    # A browser and the page texts do not know which database is behind them.
-    return failed or run("postgres", "--ignore=tests/browser", "--ignore=tests/test_structure.py")
+    return failed or run("postgres", *(f"--ignore=tests/{name}" for name in OF_NO_DATABASE))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ def test_dave_signs_in_once_and_bob_ends_his_session_at_acme(cast: dict[str, Use
 
     bob = visitor("bob", at="acme")
     bob.get(tenant_url("acme", "/_portal/console"))
-    assert bob.url == portal_url("/console/acme/sessions/")
+    assert bob.url == portal_url("/console/acme/")
+    bob.get(portal_url("/console/acme/sessions/"))
     row = dave.session("acme")
     assert f'data-session="{row.pk}"' in bob.page.content.decode()
     answer = bob.post(portal_url("/console/acme/sessions/end"), {"ids": [str(row.pk)], "reason": "Laptop lost"}, follow=False)
