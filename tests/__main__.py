@@ -9,7 +9,6 @@ import sys
 
 from tests.servers import Missing, find_postgresql
 
-
 # What does not know which database is behind it: a browser, the page texts, what is asked over HTTP.
 OF_NO_DATABASE = ("browser", "test_structure.py", "test_languages.py", "test_asvs.py", "test_isolation_command.py")
 
