@@ -244,9 +244,7 @@ def the_end() -> None:
     while mass.carry_on():
         pass
     took = time.perf_counter() - started
-    print(
-        f"  ending {expected:,} sessions of one tenant: in force after {in_force:.1f} ms ({left} left), all rows marked after {took:.1f} s\n"
-    )
+    print(f"  ending {expected:,} sessions of one tenant: in force after {in_force:.1f} ms ({left} left), rows marked after {took:.1f} s\n")
 
 
 if __name__ == "__main__":
