@@ -23,7 +23,7 @@ Reason = Session.Reason
 # What an event says of its circumstances, beside before and after; anything else may be meant for those who run the platform.
 TOLD = frozenset(
     "again app bucket count ended expected failed fields format group how invitation kinds mail methods minutes n note "  # noqa: SIM905
-    "path people persons reason role seconds sessions since source tries until verdict".split()
+    "path people persons reason role seal seconds sessions since source tries until verdict".split()
 )
 FOREIGN = "foreign_"  # an admin named what is not of this tenant: whether it exists is not told
 OF_A_BRANCH = frozenset({"branch_opened", "session_ended"})

@@ -337,7 +337,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 def secure_portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
     folder = tmp_path_factory.mktemp("secure")
     url, proxy = "https://login.gate.test", "127.0.0.1"
-    said = {"PORTAL_URL": url, "TENANT_DOMAIN": "gate.test", "TRUSTED_PROXIES": proxy, "EMAIL_URL": "smtp://127.0.0.1:9"}
+    said: dict[str, Any] = {"PORTAL_URL": url, "TENANT_DOMAIN": "gate.test", "TRUSTED_PROXIES": proxy, "EMAIL_URL": "smtp://127.0.0.1:9"}
     with quiet(), Portal(new_database(folder), folder, **said) as running:
         for slug in ("acme", "globex"):
             running.manage("tenant", "add", slug, slug.capitalize())

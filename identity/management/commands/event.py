@@ -86,6 +86,7 @@ class Command(VerbCommand):
         data |= {"findings": [asdict(each) for each in told], "more": more}
         lines = [f"{each.place}: {each.text}" for each in told] + ([f"And {more:,} more."] if more else [])
         if not told:
+            audit.note()
             compared = f", and as the log has them ({count(audit.printed, 'head')})" if audit.printed else ""
             return Answer([f"{of}: all as they were written{compared}."], data)
         if kinds == {Problem.KEY_GONE}:

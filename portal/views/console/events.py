@@ -17,6 +17,7 @@ from django.views.decorators.gzip import gzip_page
 from django.views.decorators.http import require_http_methods, require_safe
 
 from identity import crypto, events, journal
+from identity.audit import VERIFIED
 from identity.devices import device
 from identity.events import COMMAND_LINE
 from identity.journal import Criteria, Entry, Person
@@ -95,6 +96,7 @@ def _list(request: ConsoleRequest) -> dict[str, Any]:
         "changed": [f"{tenant.slug}-{each.pk}" for each, state in zip(found.rows, states, strict=False) if state == CHANGED],
         "unclear": states.count(KEY_GONE),
         "seal": Seal.objects.filter(tenant_ref=tenant.pk).order_by("-n").first(),
+        "verified": Event.objects.filter(tenant=tenant, kind=VERIFIED).order_by("-at").first(),
         "page": {
             "newer_url": _address(tenant, asked, before=found.newer) if found.newer else "",
             "older_url": _address(tenant, asked, after=found.older) if found.older else "",

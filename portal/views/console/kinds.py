@@ -72,6 +72,7 @@ SECURITY: Words = {
     "mail_failed": _("Mail not delivered"),
     "events_exported": _("Events exported"),
     "log_pruned": _("Old events deleted"),
+    "log_verified": _("Log verified"),
 }
 # A group is asked for by its name, which is no kind's.
 GROUPS: dict[str, tuple[Any, Words]] = {
