@@ -57,6 +57,7 @@ asvs: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@$(PY) -m tests.bench
+	@$(PY) -m tests.bench.console
 
 races: $(VENV)/.dev
 	@$(PY) -m tests.bench.races
