@@ -159,7 +159,7 @@ def _ago(minutes: int, act: Callable[[], object]) -> None:
         act()
         for event in Event.objects.filter(pk__gt=last):
             event.at -= timedelta(minutes=minutes)
-            row = Session.objects.filter(pk=event.session).first()
+            row = Session.objects.filter(pk=event.session).first() if event.session else None
             event.ip, event.user_agent = (row.ip, row.user_agent) if row else ("203.0.113.9", CHROME_WINDOWS)
             event.mac = events.mac_of(event)
             event.save()
