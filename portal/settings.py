@@ -238,7 +238,7 @@ CONTENT_SECURITY_POLICY = {
         "object-src": [NONE],
     }
 }
-# A sign-in is a few hundred bytes; nothing here takes more than a logo, and that comes by the command line.
+# A sign-in is a few hundred bytes; a logo, which is a file, has a bound of its own (tenants.logos).
 DATA_UPLOAD_MAX_MEMORY_SIZE = 256 * 1024
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 600
 DATA_UPLOAD_MAX_NUMBER_FILES = 1

@@ -2,11 +2,13 @@
 
 import json
 import logging
+import re
 import secrets
 import uuid
 from collections.abc import Callable
 from functools import partial
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from django.core import mail
@@ -14,12 +16,14 @@ from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import transaction
 from django.test import RequestFactory
+from django.urls import URLPattern, reverse
 from django.utils import timezone
 
 from identity import addresses, invitations, leaving, links, mails, members
 from identity.members import Actor
 from identity.models import Bucket, Event, Link, Mail, User
 from portal.logs import JsonFormatter, PlainFormatter
+from portal.urls import urlpatterns
 from tenants.models import Invitation, Tenant
 from tests.conftest import people
 from tests.post import delivered, link_in
@@ -260,6 +264,21 @@ def test_no_log_line_has_a_token_from_an_address_in_it(kind: str) -> None:
     line = (JsonFormatter() if kind == "json" else PlainFormatter()).format(record)
     assert "Internal Server Error: /password/reset/…/" in line
     assert token not in line
+
+
+@pytest.mark.asvs("16.2.5", "14.2.1")
+def test_nginx_logs_no_token_of_any_route() -> None:
+    token, conf = secrets.token_urlsafe(32), (Path(__file__).parent.parent / "deploy" / "nginx.conf").read_text()
+    found = re.search(r'"~(\^\(\?<gatehouse_link>.+)" "\$\{gatehouse_link\}\.\.\.";', conf)
+    assert found
+    hides = re.compile(found[1].replace("?<", "?P<"))
+    routes = [route for route in urlpatterns if isinstance(route, URLPattern) and "token" in str(route.pattern) and route.name]
+    assert len(routes) > 5
+    for route in routes:
+        path = reverse(f"{route.name}", args=[token], urlconf="portal.urls")
+        shown = hides.match(path)
+        assert shown, f"{path} stands in nginx's log as it is"
+        assert token not in shown["gatehouse_link"]
 
 
 # --- After the end ------------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def test_the_newest_comes_first_and_every_event_once_over_all_pages(cast: dict[s
     assert listed(page) == first
 
 
-@pytest.mark.asvs("8.2.2", "8.2.3")
+@pytest.mark.asvs("8.2.2", "8.2.3", "8.4.1")
 def test_a_tenants_log_has_nothing_of_the_portal_and_of_other_tenants(
     cast: dict[str, User], acme: Tenant, globex: Tenant, visitor: Open
 ) -> None:
@@ -150,6 +150,7 @@ def test_somebody_who_left_keeps_the_name_in_the_log_and_a_stranger_has_none(cas
     assert len(look(bob, "?person=dave")) == 1
 
 
+@pytest.mark.asvs("8.2.2", "16.3.2")
 def test_a_foreign_event_is_a_404_and_noted(cast: dict[str, User], acme: Tenant, globex: Tenant, visitor: Open) -> None:
     foreign = wrote("invited", globex)
     platform = wrote("sign_in", None, subject=cast["dave"])
@@ -159,6 +160,7 @@ def test_a_foreign_event_is_a_404_and_noted(cast: dict[str, User], acme: Tenant,
     assert Event.objects.filter(kind="foreign_event", tenant=acme, actor=cast["bob"]).count() == 4
 
 
+@pytest.mark.asvs("16.2.1")
 def test_one_event_shows_before_and_after_side_by_side(cast: dict[str, User], acme: Tenant, visitor: Open) -> None:
     event = wrote(
         "tenant_changed", acme, before={"name": "Acme", "policy": {"idle": 3600}}, after={"name": "Acme", "policy": {"idle": 900}}
@@ -245,6 +247,7 @@ def test_htmx_gets_the_list_alone_and_the_same_rows(cast: dict[str, User], acme:
 # --- Sealed -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.asvs("16.4.2")
 def test_the_page_says_how_far_the_log_is_sealed_and_checks_what_it_shows(cast: dict[str, User], acme: Tenant, visitor: Open) -> None:
     event = wrote("invited", acme, invitation=1)
     bob = visitor("bob")
@@ -286,6 +289,14 @@ def test_an_export_asks_for_a_fresh_proof_and_is_noted_with_what_it_held(cast: d
     assert "invited" in noted.data["kinds"]
 
 
+@pytest.mark.asvs("5.4.1", "5.4.2")
+def test_the_name_of_the_file_is_ours_whatever_is_sent(cast: dict[str, User], acme: Tenant, visitor: Open) -> None:
+    Tenant.objects.filter(pk=acme.pk).update(name='A"c\r\nX-Evil: 1')
+    answer = visitor("bob").post(portal_url(f"{EXPORT}?filename=evil.exe"), {"format": "csv", "filename": "evil.exe", "name": "../evil"})
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="acme-events-{timezone.localdate():%Y-%m-%d}.csv"'
+    assert "X-Evil" not in answer.headers
+
+
 @pytest.mark.asvs("1.2.10")
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_texts_are_text_on_every_page_and_harmless_in_the_copy(
@@ -318,6 +329,7 @@ def test_hostile_texts_in_the_url_are_text_or_ignored(cast: dict[str, User], acm
     assert len(page.content) < 60_000
 
 
+@pytest.mark.asvs("1.2.10")
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
 def test_no_cell_is_a_formula(text: str) -> None:
     assert journal.harmless(text) == f"'{text}"

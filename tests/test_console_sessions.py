@@ -158,6 +158,7 @@ def test_the_history_says_who_when_and_why_and_is_searched_like_the_list(cast: d
 # --- Ending -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.asvs("7.4.5")
 def test_everything_that_matches_ends_after_a_preview_a_number_and_a_reason(cast: dict[str, User], acme: Tenant, visitor: Open) -> None:
     crowd(acme, 14)
     dave, bob = visitor("dave", at="acme"), visitor("bob")
@@ -216,6 +217,7 @@ def test_the_preview_is_shown_after_a_fresh_proof_only(cast: dict[str, User], ac
     assert "End 3 sessions that match?" in words(page)
 
 
+@pytest.mark.asvs("7.4.5")
 @pytest.mark.parametrize("own", [False, True])
 def test_the_whole_tenant_ends_and_the_own_browser_stays_unless_ticked(cast: dict[str, User], visitor: Open, own: bool) -> None:
     dave, bob = visitor("dave", at="acme"), visitor("bob", at="acme")
@@ -252,6 +254,7 @@ def test_an_end_of_many_by_htmx_answers_the_list_and_the_proof(cast: dict[str, U
     assert Event.objects.get(kind="mass_end_asked").reference in page
 
 
+@pytest.mark.asvs("7.4.5")
 def test_one_dialog_ends_all_that_a_person_has_here(cast: dict[str, User], visitor: Open) -> None:
     laptop, phone, bob = visitor("dave", at="acme"), visitor("dave", at="acme", user_agent=IPHONE), visitor("bob")
     laptop.get(tenant_url("globex"))
@@ -330,6 +333,7 @@ def test_the_list_that_asks_by_itself_is_no_activity(cast: dict[str, User], visi
 # --- One person's tree --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.asvs("8.2.3", "8.4.1")
 def test_the_tree_shows_this_tenants_branches_and_of_the_sign_in_no_more_than_its_beginning(cast: dict[str, User], visitor: Open) -> None:
     dave, bob = visitor("dave", at="acme", address="203.0.113.7"), visitor("bob")
     dave.get(tenant_url("globex"))

@@ -65,6 +65,7 @@ def ended_once(ids: list[uuid.UUID]) -> bool:
 # --- What is in force when ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.asvs("7.4.5", "8.3.2")
 def test_the_stamp_is_in_force_before_a_row_is_marked(cast: dict[str, User], acme: Tenant, visitor: Open) -> None:
     dave, ids = visitor("dave", at="acme"), crowd(acme, 30)
     outcome = mass.end_tenant(acme, **how(cast["olivia"], 31))
@@ -162,6 +163,7 @@ def test_an_end_that_came_first_is_not_undone_by_sparing_a_tree(cast: dict[str, 
     assert not MassEnd.objects.exists()
 
 
+@pytest.mark.asvs("8.4.1")
 def test_other_tenants_are_untouched(cast: dict[str, User], acme: Tenant, globex: Tenant, visitor: Open) -> None:
     carol, theirs = visitor("carol", at="globex"), crowd(globex, 5)
     crowd(acme, 15)
@@ -213,6 +215,7 @@ class Killed(BaseException):
     """What no code catches."""
 
 
+@pytest.mark.asvs("2.3.3")
 def test_a_batch_that_is_cut_off_counts_for_nothing(cast: dict[str, User], acme: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = crowd(acme, 25)
     mass.end_matching(acme, SEARCH, **how(cast["olivia"], 25))
@@ -250,6 +253,7 @@ mass.carry_on()
 """
 
 
+@pytest.mark.asvs("2.3.3")
 @at_once
 def test_a_worker_that_is_killed_in_the_middle_loses_nothing(cast: dict[str, User], acme: Tenant) -> None:
     ids = crowd(acme, 25)
@@ -293,6 +297,7 @@ def side_by_side(*acts: Callable[[], Any]) -> list[Any]:
         return list(pool.map(run, acts))
 
 
+@pytest.mark.asvs("15.4.2")
 @at_once
 @pytest.mark.parametrize("whole", [True, False], ids=["everything", "a filter"])
 def test_two_workers_never_end_a_session_twice(cast: dict[str, User], acme: Tenant, globex: Tenant, whole: bool) -> None:
@@ -325,6 +330,7 @@ def test_an_end_of_one_session_beside_a_mass_end_is_done_once(cast: dict[str, Us
         assert ended_once(ids)
 
 
+@pytest.mark.asvs("15.4.2")
 @at_once
 def test_a_hand_off_at_the_moment_of_the_stamp_comes_before_it_or_is_refused(cast: dict[str, User], acme: Tenant, visitor: Open) -> None:
     for _round in range(10):

@@ -137,6 +137,7 @@ def test_a_place_in_peace_shows_no_banner_and_asks_nothing(acme: Tenant, visitor
 # --- Everything ended -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.asvs("7.4.5")
 def test_an_end_of_everything_spares_the_tree_of_who_does_it(acme: Tenant, visitor: Open) -> None:
     alice, dave, bob, phone = visitor("alice", at="acme"), visitor("dave", at="acme"), visitor("bob", at="acme"), visitor("bob", at="acme")
     dave.get(tenant_url("globex"))
@@ -198,6 +199,7 @@ def test_of_two_admins_who_end_everything_the_first_one_wins(acme: Tenant, visit
 # --- A fresh proof ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.asvs("7.4.5", "6.3.3")
 def test_a_demand_leads_everybody_through_a_typed_second_factor(acme: Tenant, visitor: Open) -> None:
     bob, alice, dave = visitor("bob"), visitor("alice", at="acme"), visitor("dave", at="acme")
     enrol(bob, "bob")
@@ -277,7 +279,7 @@ def test_the_own_page_of_factors_says_who_demands_one(cast: dict[str, User], acm
 
 
 @pytest.mark.parametrize("what", ["freeze", "end", "demand"])
-@pytest.mark.asvs("7.5.3")
+@pytest.mark.asvs("7.5.3", "16.2.1")
 def test_every_switch_asks_for_a_fresh_proof_and_a_reason_first(acme: Tenant, visitor: Open, what: str) -> None:
     bob = visitor("bob")
     bob.post(portal_url(PAGE), {"do": what})
@@ -311,6 +313,7 @@ def test_lifting_asks_for_nothing_but_a_post(acme: Tenant, visitor: Open) -> Non
     assert "was lifted already" in said(bob)
 
 
+@pytest.mark.asvs("8.2.1", "8.3.1")
 @pytest.mark.parametrize(
     ("person", "status"), [("alice", 404), ("dave", 404), ("carol", 404), ("bob", 200), ("olivia", 200), ("erin", 200)]
 )

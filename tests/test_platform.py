@@ -357,6 +357,7 @@ def test_every_account_is_listed_once_over_all_pages(cast: dict[str, User], acme
         assert sorted(map(int, seen)) == sorted(User.objects.values_list("pk", flat=True))
 
 
+@pytest.mark.asvs("8.2.3")
 def test_an_account_shows_counts_of_its_factors_and_never_a_secret(cast: dict[str, User], visitor: Open) -> None:
     dave, erin = visitor("dave", at="acme"), visitor("erin")
     device = factors.enrolment(cast["dave"])
@@ -416,6 +417,7 @@ def test_operators_close_neither_their_own_account_nor_the_last_operators(cast: 
     assert User.objects.get(username="erin").is_active
 
 
+@pytest.mark.asvs("6.4.6")
 def test_a_link_to_set_a_password_goes_to_the_person_and_is_shown_to_nobody_else(
     cast: dict[str, User], visitor: Open, mailoutbox: list[Any]
 ) -> None:

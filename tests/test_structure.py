@@ -4,9 +4,12 @@ import ast
 import re
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+
+from tenants import policy
 
 ROOT = Path(__file__).parent.parent
 ALLOWED = {"tenants": {"tenants"}, "identity": {"identity", "tenants"}, "portal": {"portal", "identity", "tenants"}}
@@ -90,6 +93,18 @@ def test_no_template_carries_script_style_or_handlers() -> None:
         )
 
 
+@pytest.mark.asvs("1.3.6", "13.2.4")
+def test_no_request_leads_out_but_to_the_dns_and_the_mail_server() -> None:
+    """Commands may ask this machine (`isolation`, `demo`); what serves pages fetches nothing, wherever an address comes from."""
+    asks = {"socket", "smtplib", "requests", "httpx", "aiohttp", "urllib3", "ftplib", "telnetlib", "dns"}
+    may: dict[str, set[str]] = {"ownership.py": {"dns"}, "mails.py": {"smtplib"}}
+    for package in ALLOWED:
+        for path in modules(package):
+            if "management" not in path.parts:
+                assert imports(path) & asks <= may.get(path.name, set()), path
+                assert not re.search(r"urllib\.request|http\.client", path.read_text()), path
+
+
 def readme() -> str:
     return (ROOT / "README.md").read_text()
 
@@ -122,6 +137,16 @@ def test_the_readmes_table_is_true() -> None:
         text = "".join((ROOT / name).read_text() for name in files)
         for function in re.findall(r"`([a-z_]+)`", row):
             assert re.search(rf"def {function}\b", text), f"{function} is not in {files}"
+
+
+@pytest.mark.asvs("7.1.1")
+def test_the_readmes_limits_of_sessions_are_what_holds() -> None:
+    hour, day = timedelta(hours=1), timedelta(days=1)
+    assert "| portal session | 8 h without activity, 24 h in all; with “keep me signed in” 14 days and 30 days |" in readme()
+    assert (8 * hour, 24 * hour) == (policy.PORTAL_IDLE, policy.PORTAL_ABSOLUTE)
+    assert (14 * day, 30 * day) == (policy.REMEMBERED_IDLE, policy.REMEMBERED_ABSOLUTE)
+    assert "kept 90 days as history, without their data; events 400 days" in readme()
+    assert (90 * day, 400 * day) == (policy.KEEP_ENDED, policy.KEEP_EVENTS)
 
 
 def test_every_guarantee_names_a_test_that_exists() -> None:

@@ -436,6 +436,7 @@ def test_a_form_that_is_sent_twice_at_once_shows_no_codes_that_are_worthless() -
     assert factors.prove(RequestFactory().get("/"), dave, answers[0][7]).method == "recovery"
 
 
+@pytest.mark.asvs("5.4.1")
 def test_the_codes_on_the_page_can_be_had_as_a_file_and_nothing_is_kept(cast: dict[str, User], visitor: Open) -> None:
     dave = visitor("dave")
     codes = enrol(dave, "dave")
