@@ -44,10 +44,23 @@ OLIVIA = [
     *looks("olivia", "login", f"{ACME}/sessions/?state=ended", f"{ACME}/lockouts/", f"{ACME}/people/", f"{ACME}/people/?q=nobody"),
     *looks("olivia", "login", f"{ACME}/people/?state=invited", f"{ACME}/people/?state=waiting", f"{ACME}/people/invite/"),
     *looks("olivia", "login", "/console/globex/lockouts/", "/console/globex/people/?state=invited"),
+    *looks("olivia", "login", f"{ACME}/", "/console/globex/", f"{ACME}/sessions/{{branch}}/", f"{ACME}/sessions/{{ended}}/"),
+    *looks(
+        "olivia", "login", f"{ACME}/people/{{member}}/", f"{ACME}/panic/", f"{ACME}/apps/", f"{ACME}/apps/add/", f"{ACME}/apps/{{app}}/"
+    ),
+    *looks("olivia", "login", f"{ACME}/groups/", f"{ACME}/groups/{{group}}/", f"{ACME}/groups/{{group}}/?q=a", "/console/globex/groups/"),
+    *looks("olivia", "login", f"{ACME}/events/", f"{ACME}/events/?address=nowhere", f"{ACME}/events/?person=nobody"),
+    *looks("olivia", "login", f"{ACME}/events/{{event}}/", f"{ACME}/events/export/"),
+    *looks("olivia", "login", f"{ACME}/settings/", f"{ACME}/settings/look/", f"{ACME}/settings/policy/", f"{ACME}/settings/sign-up/"),
+    *looks("olivia", "login", f"{ACME}/settings/hosts/"),
 ]
 PLATFORM = "/console/platform"
 ERIN = [
     *looks("erin", "login", "/account/two-factor/", "/account/two-factor/codes/", "/console/", f"{PLATFORM}/lockouts/"),
     *looks("erin", "login", f"{PLATFORM}/lockouts/?q=nobody", f"{PLATFORM}/factors/", "/step-up/?next=/account/two-factor/"),
+    *looks(
+        "erin", "login", f"{PLATFORM}/tenants/", f"{PLATFORM}/tenants/?q=nobody", f"{PLATFORM}/tenants/add", f"{PLATFORM}/tenants/acme/"
+    ),
+    *looks("erin", "login", f"{PLATFORM}/accounts/", f"{PLATFORM}/accounts/?q=zzz", f"{PLATFORM}/accounts/1/", f"{PLATFORM}/sessions/"),
 ]
 ALL = [*GUEST, *DAVE, *OLIVIA, *ERIN]

@@ -31,7 +31,9 @@ KILOBYTES = 60
 NO_PAGE = {
     "invitation_accept", "account_keep", "outbox_mail", "two_factor_remove", "two_factor_codes_file", "two_factor_revoke",
     "account_sessions_end", "console_sessions_end", "console_people_act", "theme", "language", "brand_css", "brand_logo",
-    "enter", "finish", "whoami", "console", "platform",
+    "enter", "finish", "whoami", "console", "platform", "console_sessions_pulse", "console_sessions_end_all",
+    "console_session_report", "console_app_remove", "console_group_act", "console_settings_hosts_act", "console_settings_look_css",
+    "platform_tenant_act", "platform_account_act", "platform_sessions_end",
 }  # fmt: skip
 # A page behind a link that was mailed, or after something that was done: looked at where that is tested.
 ELSEWHERE = {
