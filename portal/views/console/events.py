@@ -211,7 +211,8 @@ def event(request: ConsoleRequest, pk: int) -> HttpResponse:
 
 def _session_url(tenant: Tenant, entry: Entry) -> str:
     """The page of a session of this place; other sessions, and those that are kept no longer, have none."""
-    if not Session.objects.filter(tenant=tenant, pk=entry.session).exclude(end_reason=Session.Reason.PROBE).exists():
+    rows = Session.objects.filter(tenant=tenant).exclude(end_reason=Session.Reason.PROBE)
+    if entry.session is None or not rows.filter(pk=entry.session).exists():
         return ""
     return reverse("console_session", args=[tenant.slug, entry.session])
 
