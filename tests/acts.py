@@ -76,7 +76,7 @@ def group(it: Furnished) -> dict[str, Any]:
     return {"pk": it.group.pk}
 
 
-TABLE = [
+ACTS = [
     Act("console_home", "stranger"),  # says that there is nothing to administer
     # The platform's
     Act("platform", "operator"),
@@ -184,4 +184,3 @@ TABLE = [
     Act("console_settings_hosts_act", "owner", post=lambda it: {"check": it.host.name}),
     Act("console_settings_hosts_act", "owner", post=lambda it: {"remove": it.host.name, "sure": "1"}),
 ]  # fmt: skip
-ACTS = [act for act in TABLE if act.name in PATTERNS]

@@ -126,7 +126,8 @@ def texts(node: ast.expr | None) -> set[str]:
 OF_NO_PERSON = {
     "alarm", "csrf_refused", "duplicate_cookie", "hand_off_loop", "host_added", "host_removed", "host_approved", "host_changed",
     "host_not_proven",
-    "isolation_probe", "link_failed", "mails_retried", "log_pruned", "log_verified", "operator_link_made", "pruned", "rekeyed", "tenant_added",
+    "isolation_probe", "link_failed", "mails_retried", "log_pruned", "log_verified", "operator_link_made", "pruned",
+    "rekeyed", "tenant_added",
     "tenant_changed", "tenant_resumed", "tenant_suspended",
 }  # fmt: skip
 

@@ -172,6 +172,22 @@ def test_one_event_shows_before_and_after_side_by_side(cast: dict[str, User], ac
     assert "As it was written" in said(bob)
 
 
+def test_a_moment_among_what_changed_is_in_the_viewers_zone(cast: dict[str, User], acme: Tenant, visitor: Open) -> None:
+    User.objects.filter(username="bob").update(time_zone="Asia/Tokyo")
+    wrote("tenant_frozen", acme, before={"frozen_at": None}, after={"frozen_at": "2026-03-04T20:06:34.878Z"})
+    bob = visitor("bob")
+    bob.get(portal_url(PAGE))
+    assert "frozen at: – → 2026-03-05 05:06:34" in said(bob)
+
+
+def test_an_event_leads_to_its_session_if_that_is_one_of_this_place(cast: dict[str, User], acme: Tenant, visitor: Open) -> None:
+    dave, bob = visitor("dave", at="acme"), visitor("bob")
+    for pk, leads in ((dave.session("acme").pk, True), (dave.session().pk, False)):
+        event = wrote("session_ended", acme, subject=cast["dave"], session=pk)
+        page = bob.get(portal_url(f"{PAGE}{event.pk}/")).content.decode()
+        assert (f'href="/console/acme/sessions/{pk}/"' in page) is leads
+
+
 def test_every_kind_that_a_tenant_has_is_said_in_words(cast: dict[str, User], acme: Tenant) -> None:
     assert all(kinds.said(kind) == str(words) for kind, words in kinds.WORDS.items())
     assert not set(kinds.GROUPS) & set(kinds.WORDS)

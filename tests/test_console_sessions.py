@@ -121,6 +121,18 @@ def test_pages_and_orders_keep_the_filters(cast: dict[str, User], acme: Tenant, 
     assert sorted(seen) == everyone[1:]
 
 
+@pytest.mark.parametrize(
+    ("query", "onward"),
+    [("", "Older"), ("?sort=seen&dir=asc", "Further"), ("?sort=person", "Further"), ("?sort=person&dir=desc", "Further")],
+)
+def test_the_pager_speaks_of_age_where_time_goes_from_the_newest_only(
+    cast: dict[str, User], acme: Tenant, visitor: Open, query: str, onward: str
+) -> None:
+    crowd(acme, 60)
+    page = visitor("bob").get(portal_url(f"{LIST}{query}")).content.decode()
+    assert re.findall(r'<a[^>]*href="[^"]*after=[^"]*"[^>]*>(\w+)</a>', page) == [onward]
+
+
 @pytest.mark.parametrize(("direction", "first"), [("", "p004"), ("&dir=desc", "p000")])
 def test_the_list_sorts_by_what_runs_out_first(cast: dict[str, User], acme: Tenant, visitor: Open, direction: str, first: str) -> None:
     crowd(acme, 5)
@@ -349,6 +361,14 @@ def test_the_tree_shows_this_tenants_branches_and_of_the_sign_in_no_more_than_it
     assert "203.0.113.7" in page
     assert "2 live sessions at Acme" in words(page)
     assert f'href="{LIST}{branch.pk}/"' in bob.get(portal_url(LIST)).content.decode()
+
+
+def test_a_session_leads_to_its_person_as_long_as_that_is_a_member(cast: dict[str, User], acme: Tenant, visitor: Open) -> None:
+    dave, bob = visitor("dave", at="acme"), visitor("bob")
+    url = portal_url(f"{LIST}{dave.session('acme').pk}/")
+    assert 'href="/console/acme/people/dave/"' in bob.get(url).content.decode()
+    Membership.objects.filter(tenant=acme, user=cast["dave"]).delete()
+    assert 'href="/console/acme/people/dave/"' not in bob.get(url).content.decode()
 
 
 @pytest.mark.asvs("8.2.2")

@@ -176,6 +176,8 @@ def test_the_newest_events_name_members_and_what_repeats_once(cast: dict[str, Us
     bob.get(portal_url(PAGE))
     text = said(bob).partition("Newest events")[2]
     assert "Session ended 3 times" in text
+    newest = Event.objects.filter(tenant=acme, kind="session_ended").latest("pk")
+    assert f'<a href="/console/acme/events/{newest.pk}/">Session ended</a>' in bob.page.content.decode()
     assert "&lt;b&gt;lost" in bob.page.content.decode()
     assert "Bob Marsh → to Dave Vance" in text
     assert "Carol" not in text

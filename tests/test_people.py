@@ -148,6 +148,15 @@ def test_hostile_names_are_shown_as_text(cast: dict[str, User], acme: Tenant, vi
         assert "alert(1)" in page.content.decode()
 
 
+@pytest.mark.parametrize("state", ["", "invited", "waiting"])
+def test_a_search_without_a_match_leads_back_to_the_list_that_was_searched(
+    cast: dict[str, User], acme: Tenant, visitor: Open, state: str
+) -> None:
+    page = visitor("bob").get(portal_url(f"{PEOPLE}?q=nobody&state={state}")).content.decode()
+    back = f"{PEOPLE}?state={state}" if state else PEOPLE
+    assert f'<a class="button is-small" href="{back}">Show all</a>' in page
+
+
 # --- Inviting -----------------------------------------------------------------------------------------------------
 
 

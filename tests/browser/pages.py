@@ -33,10 +33,6 @@ class Look:
             return ""
         return found or ""
 
-    @property
-    def is_there(self) -> bool:
-        return bool(self.name) or self.status != 200
-
 
 class Numbers(dict[str, str]):
     """Any id will do for an address that is only read."""
@@ -87,4 +83,4 @@ ERIN = [
     *looks("erin", "login", f"{PLATFORM}/accounts/", f"{PLATFORM}/accounts/1/", f"{PLATFORM}/sessions/", f"{PLATFORM}/sessions/?q=nobody"),
     *looks("erin", "login", f"{PLATFORM}/lockouts/", f"{PLATFORM}/lockouts/?q=nobody", f"{PLATFORM}/factors/"),
 ]
-ALL = [look for look in [*GUEST, *DAVE, *OLIVIA, *ERIN] if look.is_there]
+ALL = [*GUEST, *DAVE, *OLIVIA, *ERIN]

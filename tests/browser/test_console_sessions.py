@@ -21,7 +21,7 @@ def test_on_a_phone_without_script_filters_fold_and_end_what_matches(site: Site,
     page.get_by_text("Filters", exact=True).click()
     page.get_by_label("Role").select_option("Member")
     page.get_by_label("Name, e-mail or address").fill("dave")
-    page.get_by_role("button", name="Filter", exact=True).click()
+    page.get_by_role("button", name="Search", exact=True).click()
     expect(page.get_by_text("Filters (1)")).to_be_visible()
     rows = page.locator("tr[data-session]:not(.is-ended)")
     expect(rows.first).to_contain_text("Dave Vance")

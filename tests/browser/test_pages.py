@@ -139,7 +139,7 @@ def test_the_console_filters_and_asks_without_a_trace(site: Site, window: OpenWi
     rows = page.locator("tr[data-session]:not(.is-ended)")
     everybody = rows.count()
     page.get_by_role("searchbox").fill("mei")
-    page.get_by_role("button", name="Filter").click()
+    page.get_by_role("button", name="Search").click()
     expect(rows).to_have_count(2)
     assert "q=mei" in page.url
     look_over(page)

@@ -9,6 +9,7 @@ from django.http import Http404, HttpResponse, HttpResponseBase, StreamingHttpRe
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.dateparse import parse_datetime
 from django.utils.formats import date_format
 from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
@@ -88,6 +89,7 @@ def _list(request: ConsoleRequest) -> dict[str, Any]:
         "other_kind": asked.get("kind", "") if asked.get("kind", "") not in kinds.WORDS | kinds.GROUPS else "",
         "presets": [(name, label) for name, (label, _span) in PRESETS.items()],
         "tokens": [{"label": label, "url": _address(tenant, asked, **{name: ""})} for name, label in _labels(asked, form).items()],
+        "chosen": len(asked.keys() - {"person"}),
         "opens": not {"address", "from", "to"}.isdisjoint({*asked, *form.errors}),
         "here": _address(tenant, {}),
         "export_url": f"{reverse('console_events_export', args=[tenant.slug])}{_query(asked)}",
@@ -202,12 +204,21 @@ def event(request: ConsoleRequest, pk: int) -> HttpResponse:
         "state": _state(found),
         "seal": found.seal,
         "sides": _sides(entry),
+        "session_url": _session_url(tenant, entry),
         "facts": [(_label(name), _shown(value)) for name, value in entry.data.items() if name not in {"note", "reason"}],
         "reason": REASONS.get(str(entry.data.get("reason"))) or entry.data.get("reason"),
         "note": entry.data.get("note"),
         "back_url": _address(tenant, {}),
     }
     return render(request, "console/events/event.html", context)
+
+
+def _session_url(tenant: Tenant, entry: Entry) -> str:
+    """The page of a session of this place; other sessions, and those that are kept no longer, have none."""
+    rows = Session.objects.filter(tenant=tenant).exclude(end_reason=Session.Reason.PROBE)
+    if entry.session is None or not rows.filter(pk=entry.session).exists():
+        return ""
+    return reverse("console_session", args=[tenant.slug, entry.session])
 
 
 def _state(row: Event) -> str:
@@ -234,12 +245,22 @@ def _flat(side: Any, prefix: str = "") -> dict[str, str]:
         return {prefix or "value": _shown(side)}
     found: dict[str, str] = {}
     for name, value in side.items():
-        found |= _flat(value, f"{prefix} {name}".strip()) if isinstance(value, dict) else {f"{prefix} {name}".strip(): _shown(value)}
+        path = f"{prefix} {name}".strip()
+        if isinstance(value, dict):
+            found |= _flat(value, path)
+        else:
+            found[path] = _time(value) if name.endswith("_at") else _shown(value)
     return found
 
 
 def _label(name: str) -> str:
     return name.replace("_", " ")
+
+
+def _time(value: Any) -> str:
+    """A moment that was written as ISO 8601, as the list shows moments."""
+    at = parse_datetime(value) if isinstance(value, str) else None
+    return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}" if at else _shown(value)
 
 
 def _shown(value: Any) -> str:

@@ -58,6 +58,7 @@ class Line:
     """Events in a row that say the same of the same people."""
 
     at: datetime
+    url: str
     text: str
     who: str
     whom: str
@@ -139,5 +140,6 @@ def _key(entry: Entry) -> tuple[Any, ...]:
 def _line(same: list[Row]) -> Line:
     first, people = same[0], len({row.by for row in same})
     if people > 1:
-        return Line(first.entry.at, first.text, ngettext("%(n)d person", "%(n)d people", people) % {"n": people}, "", first.note, len(same))
-    return Line(first.entry.at, first.text, first.by, first.whom, first.note, len(same))
+        who = ngettext("%(n)d person", "%(n)d people", people) % {"n": people}
+        return Line(first.entry.at, first.url, first.text, who, "", first.note, len(same))
+    return Line(first.entry.at, first.url, first.text, first.by, first.whom, first.note, len(same))

@@ -120,6 +120,8 @@ def _list(request: ConsoleRequest, asked: dict[str, str], given: Any) -> dict[st
         "total": totals[state],
         "matching": matching.count() if tokens else totals[state],
         "tokens": [{"label": label, "url": _address(request, {**asked, name: ""})} for name, label in tokens.items()],
+        "chosen": len(asked.keys() - {"q", "state"}),
+        "all_url": _address(request, {"state": asked.get("state", "")}),
         "page": {
             "newer_url": _address(request, {**asked, "before": found.newer}) if found.newer else "",
             "older_url": _address(request, {**asked, "after": found.older}) if found.older else "",

@@ -17,6 +17,7 @@ from portal.answers import see_other
 from portal.templatetags.gatehouse import exact
 from portal.views.console import frame
 from portal.views.show import Row
+from tenants.models import Membership
 
 SHOWN = 50
 
@@ -35,6 +36,7 @@ def session_page(request: ConsoleRequest, pk: uuid.UUID) -> HttpResponse:
     context = {
         **frame.of_tenant(request, "sessions"),
         "person": row.user,
+        "is_member": Membership.objects.filter(tenant=tenant, user=row.user).exists(),
         "row": Row.of(row, portal=portal_row(request)),
         "is_live": row.pk in live,
         "live_count": len(live),
