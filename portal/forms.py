@@ -1,6 +1,7 @@
 """Every field that a person can fill in. Passwords are taken as they are typed: no strip, no cut (ASVS 6.2.8)."""
 
 import math
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, ClassVar
 from zoneinfo import available_timezones
@@ -593,6 +594,14 @@ def _when(**attrs: str) -> forms.DateTimeInput:
     return forms.DateTimeInput(format="%Y-%m-%dT%H:%M", attrs={"class": "input", "type": "datetime-local", **attrs})
 
 
+def _anywhere(at: datetime) -> None:
+    """The first and the last hours of all are no time in another zone, be it the person's or UTC, which a database compares by."""
+    try:
+        timezone.localtime(at).astimezone(UTC)
+    except OverflowError:
+        raise ValidationError(forms.DateTimeField.default_error_messages["invalid"]) from None
+
+
 class EventsForm(PlainForm):
     """What of a tenant's log is looked for. Times are in the person's zone."""
 
@@ -610,7 +619,8 @@ class EventsForm(PlainForm):
         super().__init__(*args, **kwargs)
         kinds_of_time = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d"]
         for name, label in (("from", _("From")), ("to", _("Until"))):  # one of them is a word of Python
-            self.fields[name] = forms.DateTimeField(label=label, required=False, input_formats=kinds_of_time, widget=_when())
+            field = forms.DateTimeField(label=label, required=False, input_formats=kinds_of_time, widget=_when(), validators=[_anywhere])
+            self.fields[name] = field
 
     def clean_person(self) -> str:
         return " ".join(self.cleaned_data["person"].split())[:100]

@@ -3,16 +3,20 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from PIL import Image
 
-from identity import panic, sessions
+from identity import ownership, panic, sessions
 from identity.members import COMMAND_LINE
 from identity.models import Session, TotpDevice, User
+from identity.ownership import Finding
 from identity.sessions import Verdict, admission
-from tenants.models import Tenant
+from tenants import logos
+from tenants.models import Host, Tenant
 from tests.conftest import PASSWORD
 from tests.phone import enrol, first_code, hidden
 from tests.visitor import Visitor, portal_url, tenant_url
@@ -104,3 +108,52 @@ def test_no_branch_outlives_an_end_of_everything_by_a_change_under_way(acme: Ten
     assert dave.is_in(), "the tree goes on"
     assert not dave.is_in("acme")
     assert admission(dave.session(), "acme").verdict is Verdict.PROVE
+
+
+# --- Files and names from outside ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_picture_whose_exif_data_lie_is_refused_and_not_an_error() -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E], exif[0x829A] = 6, "a title", (1, 3)
+    exif.get_ifd(0x8825).update({1: "N", 2: (1.0, 2.0, 3.0)})
+    exif.get_ifd(0x8769)[0x9003] = "2020"
+    file = BytesIO()
+    Image.new("RGB", (4, 3)).save(file, "JPEG", exif=exif)
+    data = file.getvalue()
+    drawn = refused = 0
+    for at in range(20, 240):
+        for value in (0, 1, 2, 5, 7, 10, 12, 255):
+            try:
+                drawn += logos.encode(data[:at] + bytes([value]) + data[at + 1 :]).startswith(b"\x89PNG")
+            except logos.BadLogo:
+                refused += 1
+    assert drawn
+    assert refused
+
+
+def test_a_host_whose_record_would_be_too_long_a_name_has_none(acme: Tenant) -> None:
+    name = ".".join(["a" * 61] * 4)[:240] + ".acme.test"
+    assert ownership.look(Host(tenant=acme, name=name, cookie_domain=name)) is Finding.NOTHING
+
+
+def test_no_charset_hides_a_character_from_the_look_for_control_characters(cast: dict[str, User], visitor: Open) -> None:
+    bob = visitor("bob")
+    for hidden_text in ("%2BAAA-", "%2B2AA-"):  # UTF-7 for NUL and for half a surrogate
+        page = bob.get(portal_url(f"/console/acme/people/?q={hidden_text}"), CONTENT_TYPE="text/plain; charset=utf-7")
+        assert page.status_code == 200
+        assert "\x00" not in page.content.decode()
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "America/Adak"])
+def test_a_time_that_utc_has_not_is_no_time(cast: dict[str, User], visitor: Open, zone: str) -> None:
+    User.objects.filter(username="bob").update(time_zone=zone)
+    bob = visitor("bob")
+    for at in ("0001-01-01T00:00", "9999-12-31T23:59", "0001-01-01T00:00%2B00:00", "9999-12-31T23:59%2B00:00"):
+        for name in ("from", "to"):
+            assert bob.get(portal_url(f"/console/acme/events/?{name}={at}")).status_code == 200
+            assert bob.get(portal_url(f"/console/acme/events/export/?{name}={at}")).status_code == 200
+    for at in ("0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59-12:00"):
+        pulse = bob.get(portal_url(f"/console/acme/sessions/pulse?at={at}"), follow=False, HTTP_HX_REQUEST="true")
+        assert pulse.status_code == 302
