@@ -594,12 +594,15 @@ def _when(**attrs: str) -> forms.DateTimeInput:
     return forms.DateTimeInput(format="%Y-%m-%dT%H:%M", attrs={"class": "input", "type": "datetime-local", **attrs})
 
 
-def _anywhere(at: datetime) -> None:
-    """The first and the last hours of all are no time in another zone, be it the person's or UTC, which a database compares by."""
-    try:
-        timezone.localtime(at).astimezone(UTC)
-    except OverflowError:
-        raise ValidationError(forms.DateTimeField.default_error_messages["invalid"]) from None
+class _Moment(forms.DateTimeField):
+    """In UTC, which databases compare by. The first and the last hours of all are no time there, or none in the person's zone."""
+
+    def to_python(self, value: Any) -> datetime | None:
+        at = super().to_python(value)
+        try:
+            return timezone.localtime(at).astimezone(UTC) if at else None
+        except OverflowError:
+            raise ValidationError(self.error_messages["invalid"]) from None
 
 
 class EventsForm(PlainForm):
@@ -619,8 +622,7 @@ class EventsForm(PlainForm):
         super().__init__(*args, **kwargs)
         kinds_of_time = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d"]
         for name, label in (("from", _("From")), ("to", _("Until"))):  # one of them is a word of Python
-            field = forms.DateTimeField(label=label, required=False, input_formats=kinds_of_time, widget=_when(), validators=[_anywhere])
-            self.fields[name] = field
+            self.fields[name] = _Moment(label=label, required=False, input_formats=kinds_of_time, widget=_when())
 
     def clean_person(self) -> str:
         return " ".join(self.cleaned_data["person"].split())[:100]

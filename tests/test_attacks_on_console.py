@@ -10,15 +10,16 @@ import pytest
 from django.db import connection, transaction
 from PIL import Image
 
-from identity import ownership, panic, sessions
+from identity import members, ownership, panic, sessions
 from identity.members import COMMAND_LINE
-from identity.models import Session, TotpDevice, User
+from identity.models import Event, Session, TotpDevice, User
 from identity.ownership import Finding
 from identity.sessions import Verdict, admission
+from portal.settings_forms import SignUpPolicyForm
 from tenants import logos
-from tenants.models import Host, Tenant
+from tenants.models import App, Group, Host, Membership, Tenant
 from tests.conftest import PASSWORD
-from tests.phone import enrol, first_code, hidden
+from tests.phone import enrol, first_code, hidden, said
 from tests.visitor import Visitor, portal_url, tenant_url
 
 Open = Callable[..., Visitor]
@@ -124,7 +125,7 @@ def test_a_picture_whose_exif_data_lie_is_refused_and_not_an_error() -> None:
     data = file.getvalue()
     drawn = refused = 0
     for at in range(20, 240):
-        for value in (0, 1, 2, 5, 7, 10, 12, 255):
+        for value in (2, 5, 12):
             try:
                 drawn += logos.encode(data[:at] + bytes([value]) + data[at + 1 :]).startswith(b"\x89PNG")
             except logos.BadLogo:
@@ -150,10 +151,105 @@ def test_no_charset_hides_a_character_from_the_look_for_control_characters(cast:
 def test_a_time_that_utc_has_not_is_no_time(cast: dict[str, User], visitor: Open, zone: str) -> None:
     User.objects.filter(username="bob").update(time_zone=zone)
     bob = visitor("bob")
-    for at in ("0001-01-01T00:00", "9999-12-31T23:59", "0001-01-01T00:00%2B00:00", "9999-12-31T23:59%2B00:00"):
+    for at in ("0001-01-01T00:00", "9999-12-31T23:59", "0001-01-01T00:00%2B00:00", "9999-12-31T23:59%2B00:00", "2026-01-01T00:00%2B23:59"):
         for name in ("from", "to"):
             assert bob.get(portal_url(f"/console/acme/events/?{name}={at}")).status_code == 200
             assert bob.get(portal_url(f"/console/acme/events/export/?{name}={at}")).status_code == 200
     for at in ("0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59-12:00"):
         pulse = bob.get(portal_url(f"/console/acme/sessions/pulse?at={at}"), follow=False, HTTP_HX_REQUEST="true")
         assert pulse.status_code == 302
+
+
+# --- Two at once --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
+    """What somebody else does after a page has looked, and before it holds the tenant. Here both are one transaction."""
+    hold, left = members.hold, []
+
+    def held(tenant: Tenant) -> None:
+        while left:
+            left.pop()()
+        hold(tenant)
+
+    monkeypatch.setattr(members, "hold", held)
+    return left.append
+
+
+CHANGED = "changed meanwhile by somebody else"
+
+
+@pytest.mark.parametrize("verb", ["rename", "put", "take", "remove"])
+def test_a_group_that_is_removed_meanwhile_is_gone(acme: Tenant, visitor: Open, meanwhile: Any, verb: str) -> None:
+    group = Group.objects.create(tenant=acme, name="Guild")
+    bob = visitor("bob")
+    meanwhile(lambda: Group.objects.filter(pk=group.pk).delete())
+    bob.post(portal_url(f"/console/acme/groups/{group.pk}/act"), {verb: "alice", "name": "Other", "sure": "1"})
+    assert CHANGED in said(bob)
+    assert not Event.objects.filter(kind__startswith="group_").exists()
+
+
+def test_who_is_removed_meanwhile_is_put_into_no_group(acme: Tenant, visitor: Open, meanwhile: Any) -> None:
+    group = Group.objects.create(tenant=acme, name="Guild")
+    bob = visitor("bob")
+    meanwhile(lambda: Membership.objects.filter(tenant=acme, user__username="alice").delete())
+    bob.post(portal_url(f"/console/acme/groups/{group.pk}/act"), {"put": "alice"})
+    assert CHANGED in said(bob)
+    assert not group.members.exists()
+
+
+@pytest.mark.parametrize("what", ["app", "group"])
+def test_an_app_or_its_group_that_is_removed_meanwhile_is_gone(acme: Tenant, visitor: Open, meanwhile: Any, what: str) -> None:
+    group = Group.objects.create(tenant=acme, name="Guild")
+    app = App.objects.create(tenant=acme, name="Vault", host=f"vault.{acme.hostname}")
+    bob = visitor("bob")
+    meanwhile((App if what == "app" else Group).objects.all().delete)
+    fields = {"name": "Safe", "host": app.host, "who": "some", "groups": str(group.pk)}
+    bob.post(portal_url(f"/console/acme/apps/{app.pk}/"), fields)
+    assert CHANGED in said(bob)
+    assert not App.objects.filter(name="Safe").exists()
+    meanwhile(Group.objects.all().delete)
+    bob.post(portal_url("/console/acme/apps/add/"), {**fields, "host": f"safe.{acme.hostname}"})
+    assert CHANGED in said(bob)
+    assert not App.objects.filter(name="Safe").exists()
+
+
+def test_an_app_that_is_removed_twice_at_once_is_removed_once(acme: Tenant, visitor: Open, meanwhile: Any) -> None:
+    app = App.objects.create(tenant=acme, name="Vault", host=f"vault.{acme.hostname}")
+    bob = visitor("bob")
+    meanwhile(lambda: App.objects.filter(pk=app.pk).delete())
+    bob.post(portal_url(f"/console/acme/apps/{app.pk}/remove"), {"sure": "1"})
+    assert CHANGED in said(bob)
+    assert not Event.objects.filter(kind="app_removed").exists()
+
+
+def test_who_leaves_meanwhile_cannot_be_blocked_with_his_session(acme: Tenant, visitor: Open, meanwhile: Any) -> None:
+    dave, bob = visitor("dave", at="acme"), visitor("bob")
+    meanwhile(lambda: Membership.objects.filter(tenant=acme, user__username="dave").delete())
+    ids = {"ids": str(dave.session("acme").pk), "reason": WHY, "block": "1"}
+    bob.post(portal_url("/console/acme/sessions/end"), ids)
+    assert CHANGED in said(bob)
+    assert not Event.objects.filter(kind="member_blocked").exists()
+
+
+def test_a_tenant_that_is_deleted_meanwhile_is_no_page(acme: Tenant, visitor: Open, meanwhile: Any) -> None:
+    erin = visitor("erin")
+    meanwhile(lambda: Tenant.objects.filter(pk=acme.pk).delete())
+    assert erin.post(portal_url("/console/acme/groups/"), {"name": "Guild"}, follow=False).status_code == 404
+
+
+def test_a_change_of_sign_up_takes_no_other_change_of_the_policy_back(acme: Tenant, visitor: Open, monkeypatch: Any) -> None:
+    """Somebody else asks for a second factor while this form is looked at."""
+    olivia = visitor("olivia")
+    check = SignUpPolicyForm.is_valid
+
+    def at_this_moment(form: SignUpPolicyForm) -> bool:
+        stored = Tenant.objects.get(pk=acme.pk).policy
+        Tenant.objects.filter(pk=acme.pk).update(policy={**stored, "second_factor": "everyone"})
+        return check(form)
+
+    monkeypatch.setattr(SignUpPolicyForm, "is_valid", at_this_moment)
+    olivia.post(portal_url("/console/acme/settings/sign-up/"), {"sign_up": "invited"})
+    rules = Tenant.objects.get(pk=acme.pk).rules
+    assert (rules.sign_up, rules.second_factor) == ("invited", "everyone")
