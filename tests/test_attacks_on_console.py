@@ -1,5 +1,6 @@
 """Attacks on the consoles that worked once. Each has its promise here."""
 
+import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,8 @@ import pytest
 from django.db import connection, transaction
 from PIL import Image
 
-from identity import members, ownership, panic, sessions
+from identity import journal, members, ownership, panic, sessions
+from identity.listing import Criteria
 from identity.members import COMMAND_LINE
 from identity.models import Event, Session, TotpDevice, User
 from identity.ownership import Finding
@@ -253,3 +255,56 @@ def test_a_change_of_sign_up_takes_no_other_change_of_the_policy_back(acme: Tena
     olivia.post(portal_url("/console/acme/settings/sign-up/"), {"sign_up": "invited"})
     rules = Tenant.objects.get(pk=acme.pk).rules
     assert (rules.sign_up, rules.second_factor) == ("invited", "everyone")
+
+
+# --- What is found, and what leaves -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("203.0.113.7", ["203.0.113.7"]),
+        ("203.0.113.", ["203.0.113.7", "203.0.113.70"]),
+        ("203.0.11", []),
+        ("203.0.113.0/24", ["203.0.113.7", "203.0.113.70"]),
+        ("203.0.112.0/20", ["203.0.113.7", "203.0.113.70"]),
+        ("203.0.113.0/26", ["203.0.113.7"]),
+        ("0.0.0.0/0", ["203.0.113.7", "203.0.113.70"]),
+        ("2001:db8:61:", ["2001:db8:61::1"]),
+        ("2001:DB8:61::1", ["2001:db8:61::1"]),
+        ("2001:db8:61:0:0::1", ["2001:db8:61::1"]),
+    ],
+)
+def test_an_address_means_no_other_one_on_any_database(acme: Tenant, visitor: Open, typed: str, found: list[str]) -> None:
+    """What is found may be ended as a whole: 203.0.113.7 is not the beginning of 203.0.113.70."""
+    dave = visitor("dave", at="acme").session("acme")
+    Session.objects.filter(pk=dave.pk).update(ip="203.0.113.7")
+    for ip in ("203.0.113.70", "2001:db8:61::1"):
+        other = visitor("alice", at="acme").session("acme")
+        Session.objects.filter(pk=other.pk).update(ip=ip)
+    assert sorted(Criteria(q=typed).of_live(acme).values_list("ip", flat=True)) == found
+
+
+@pytest.mark.asvs("1.2.10")
+@pytest.mark.parametrize(
+    "text", [" =1+1", "\u200b=1+1", "\n=1+1", "'=1+1", '"=1+1', "\u22121+1", "\uff1d1+1", "Firefox;=1+1", "Firefox; @x"]
+)
+def test_no_part_of_a_cell_is_a_formula_in_any_spreadsheet(text: str) -> None:
+    """Some drop what stands before a sign, some part cells by semicolons, and signs have other widths."""
+    kept = journal.harmless(text)
+    assert kept.replace("'", "") == text.replace("'", "")
+    for part in kept.split(";"):
+        assert not re.match('[\\s"\u200b]*[=+@\u2212\uff1d-]', part), part
+
+
+def test_a_user_agent_stays_as_it_is_in_a_copy() -> None:
+    agent = "Mozilla/5.0 (X11; Linux x86_64; rv:142.0) Gecko/20100101 Firefox/142.0"
+    assert journal.harmless(agent) == agent
+
+
+def test_the_history_of_a_person_with_a_plus_in_his_name_is_his(acme: Tenant, visitor: Open) -> None:
+    User.objects.filter(username="dave").update(username="dave+2", name_key="dave+2")
+    branch = visitor("dave+2", at="acme").session("acme")
+    bob = visitor("bob")
+    bob.get(portal_url(f"/console/acme/sessions/{branch.pk}/"))
+    assert "person=dave%2B2" in bob.page.content.decode()
