@@ -13,6 +13,10 @@ from identity.members import Actor
 from tenants.models import App, Group, Tenant
 
 
+class Gone(Exception):
+    """Somebody removed the app, or a group that it is to let in, meanwhile."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """An app as somebody wants it. Neither roles nor groups: every member may enter."""
@@ -39,7 +43,7 @@ def facts(app: App) -> dict[str, Any]:
 
 
 def add(tenant: Tenant, wanted: Wanted, *, by: Actor = members.COMMAND_LINE) -> App:
-    """A new app. Raises ValidationError with the cure."""
+    """A new app. Raises ValidationError with the cure, and Gone."""
     with transaction.atomic():
         members.hold(tenant)
         app = App(tenant=tenant)
@@ -49,10 +53,9 @@ def add(tenant: Tenant, wanted: Wanted, *, by: Actor = members.COMMAND_LINE) -> 
 
 
 def change(app: App, wanted: Wanted, *, by: Actor = members.COMMAND_LINE) -> bool:
-    """False if it was so already. Raises ValidationError with the cure."""
+    """False if it was so already. Raises ValidationError with the cure, and Gone."""
     with transaction.atomic():
-        members.hold(app.tenant)
-        before = facts(App.objects.get(pk=app.pk))
+        before = facts(_hold(app))
         _write(app, wanted)
         after = facts(app)
         if before != after:
@@ -61,14 +64,25 @@ def change(app: App, wanted: Wanted, *, by: Actor = members.COMMAND_LINE) -> boo
 
 
 def remove(app: App, *, by: Actor = members.COMMAND_LINE) -> None:
-    """Delete an app: its host answers with no page of ours any more."""
+    """Delete an app: its host answers with no page of ours any more. Raises Gone."""
     with transaction.atomic():
-        members.hold(app.tenant)
+        _hold(app)
         _note("app_removed", app, by, before=facts(app), after=None)
         app.delete()
 
 
+def _hold(app: App) -> App:
+    """The app as it is now."""
+    members.hold(app.tenant)
+    held = App.objects.filter(pk=app.pk).first()
+    if held is None:
+        raise Gone
+    return held
+
+
 def _write(app: App, wanted: Wanted) -> None:
+    if Group.objects.filter(pk__in=[group.pk for group in wanted.groups]).count() != len(wanted.groups):
+        raise Gone
     assert all(group.tenant_id == app.tenant_id for group in wanted.groups)
     app.name, app.host, app.second_factor = " ".join(wanted.name.split()), wanted.host, wanted.second_factor
     app.roles, app.public_paths = sorted(set(wanted.roles)), list(dict.fromkeys(wanted.public_paths))

@@ -12,6 +12,10 @@ from identity.models import User
 from tenants.models import App, Group, Membership, Tenant, group_key
 
 
+class Gone(Exception):
+    """Somebody removed the group meanwhile."""
+
+
 class StillNeeded(Exception):
     """Some apps let in this group and nobody else: without it they would be open to every member."""
 
@@ -31,9 +35,9 @@ def add(tenant: Tenant, name: str, *, by: Actor = members.COMMAND_LINE) -> Group
 
 
 def rename(group: Group, name: str, *, by: Actor = members.COMMAND_LINE) -> bool:
-    """False if that is its name. Raises ValidationError."""
+    """False if that is its name. Raises ValidationError and Gone."""
     with transaction.atomic():
-        members.hold(group.tenant)
+        _hold(group)
         before = group.name
         if _named(group, name).name == before:
             return False
@@ -43,9 +47,9 @@ def rename(group: Group, name: str, *, by: Actor = members.COMMAND_LINE) -> bool
 
 
 def remove(group: Group, *, by: Actor = members.COMMAND_LINE) -> None:
-    """Delete a group; apps that let it in let it in no longer. Raises StillNeeded where an app would then be open to all."""
+    """Delete a group; apps that let it in let it in no longer. Raises Gone, and StillNeeded where an app would then be open to all."""
     with transaction.atomic():
-        members.hold(group.tenant)
+        _hold(group)
         if alone := alone_in(group):
             raise StillNeeded(alone)
         apps = list(group.apps.values_list("host", flat=True))
@@ -59,18 +63,18 @@ def alone_in(group: Group) -> list[App]:
 
 
 def put(group: Group, person: User, *, by: Actor = members.COMMAND_LINE) -> bool:
-    """Make a member of the tenant one of the group; False if so already. Raises members.NoMember."""
+    """Make a member of the tenant one of the group; False if so already. Raises members.NoMember and Gone."""
     return _move(group, person, by, into=True)
 
 
 def take(group: Group, person: User, *, by: Actor = members.COMMAND_LINE) -> bool:
-    """The other way round; False if not in the group. Raises members.NoMember."""
+    """The other way round; False if not in the group. Raises members.NoMember and Gone."""
     return _move(group, person, by, into=False)
 
 
 def _move(group: Group, person: User, by: Actor, *, into: bool) -> bool:
     with transaction.atomic():
-        members.hold(group.tenant)
+        _hold(group)
         membership = Membership.objects.filter(tenant=group.tenant, user=person).first()
         if membership is None:
             raise members.NoMember
@@ -79,6 +83,12 @@ def _move(group: Group, person: User, by: Actor, *, into: bool) -> bool:
         (group.members.add if into else group.members.remove)(membership)
         _note("group_member_added" if into else "group_member_removed", group, by, subject=person, group=group.name)
     return True
+
+
+def _hold(group: Group) -> None:
+    members.hold(group.tenant)
+    if not Group.objects.filter(pk=group.pk).exists():
+        raise Gone
 
 
 def _named(group: Group, name: str) -> Group:

@@ -6,6 +6,7 @@ somebody did what ended a branch here without being at this tenant. A filter fin
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,6 +32,9 @@ BELONGED = frozenset({"member_added", "member_removed", "member_left", "joined",
 # Ends that somebody made in this tenant's console. All others were caused elsewhere.
 ENDED_HERE = frozenset({Reason.BY_ADMIN.value, Reason.BLOCKED.value, Reason.REMOVED.value})
 FOUND = 500  # people that a search may mean
+# What some spreadsheet takes for a formula: at the beginning, behind what it drops there, and, where the semicolon parts the cells of
+# a file (as in half of Europe), behind one. Full-width signs and the true minus count, too.
+_FORMULA = re.compile(r"""((?:^|;)[\s"'\u200b\ufeff]*?)(?=[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20\u2212])""")
 
 
 # --- Which --------------------------------------------------------------------------------------------------------
@@ -248,4 +252,4 @@ def _cells(told: dict[str, Any]) -> list[Any]:
 
 def harmless(cell: Any) -> Any:
     """A cell for a spreadsheet, in which no text is a formula. ASVS 1.2.10."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    return _FORMULA.sub("\\1'", cell) if isinstance(cell, str) else cell

@@ -26,7 +26,10 @@ def look(host: Host) -> Finding:
     The record stands at the widest domain that the host's cookie reaches, so that it proves all of it. An answer by way of a
     CNAME is none: a wildcard that leads to a hosting company would let any of its customers prove the domain.
     """
-    name = dns.name.from_text(host.record_name)
+    try:
+        name = dns.name.from_text(host.record_name)
+    except dns.exception.DNSException:  # with our word in front it is longer than a name may be: it has no such record
+        return Finding.NOTHING
     try:
         answer = dns.resolver.resolve(name, dns.rdatatype.TXT, lifetime=SECONDS, search=False, raise_on_no_answer=False)
     except dns.resolver.NXDOMAIN as none:

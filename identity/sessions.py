@@ -181,6 +181,13 @@ def _hold_tenant(slug: str) -> None:
         list(Tenant.objects.raw("SELECT id FROM tenants_tenant WHERE slug = %s FOR SHARE", [slug]))
 
 
+def _hold_places(person: User) -> dict[int, Tenant]:
+    """Hold every tenant of a person in the same way, by id."""
+    sql = "SELECT * FROM tenants_tenant WHERE id IN (SELECT tenant_id FROM tenants_membership WHERE user_id = %s) ORDER BY id"
+    sql += " FOR SHARE" if connection.vendor == "postgresql" else ""
+    return {place.pk: place for place in Tenant.objects.raw(sql, [person.pk])}
+
+
 def _proof_suffices(portal: Session, tenant: Tenant, membership: Membership | None) -> bool:
     rules = tenant.rules
     now = clock.now()
@@ -392,10 +399,10 @@ def lose_factor(portal: Session, *, request: HttpRequest) -> None:
         due = row.tenant.factor_due(members.get(row.tenant.pk))
         if due is not None and due <= now:
             ids.append(row.pk)
+    stricter = [pk for pk, each in members.items() if (portal.proved_at or BEGINNING) < each.prove_after]
     if end(Session.objects.filter(pk__in=ids), by=portal.user, reason=Reason.FACTORS, request=request):
         # What ended them was proven a moment ago: coming back takes a new factor, not the password once more.
-        portal.authenticated_at = portal.proved_at = clock.now() + timedelta(microseconds=2)
-        Session.objects.filter(pk=portal.pk, ended_at=None).update(authenticated_at=portal.authenticated_at, proved_at=portal.proved_at)
+        _prove_from_now(portal, Q(pk=portal.pk), stricter)
 
 
 def _proven_by(portal: Session, methods: list[str]) -> None:
@@ -562,19 +569,30 @@ def stamp_tenant(tenant: Tenant, *, spare: Session | None = None, reason: Sessio
 
 def _spare(portal: Session, places: dict[int, Tenant], tenant: Tenant, reason: Session.Reason, note: str) -> None:
     """Give a tree, which is held with all the places of its person, a proof from now on, for the sake of one place."""
-    members = Membership.objects.filter(user_id=portal.user_id).select_for_update(no_key=True).order_by("tenant_id", "pk")
-    proven, typed = portal.authenticated_at, portal.proved_at or BEGINNING
-    # What has been ended or demanded since its true proof holds against this tree. Here that came first; elsewhere it goes on.
-    stricter = {each.tenant_id for each in members if typed < each.prove_after}
-    stricter |= {pk for pk, place in places.items() if proven < place.valid_from or typed < (place.proof_demanded_at or BEGINNING)}
+    stricter = _stricter(portal, places)
     if tenant.pk in stricter:
         raise StaleProof
     here = Session.objects.filter(tenant=tenant, ended_at=None)
     end(here.filter(user_id=portal.user_id).exclude(parent=portal), by=portal.user, reason=reason, note=note, tell=False)
-    # Later than the proof that this end has just demanded.
+    _prove_from_now(portal, Q(parent=portal, tenant=tenant), stricter)
+
+
+def _stricter(portal: Session, places: dict[int, Tenant]) -> set[int]:
+    """The places that have ended or demanded something since the true proof of this tree: here that came first, elsewhere it goes on.
+
+    Holds the person's memberships; the caller holds the portal row and the places.
+    """
+    members = Membership.objects.filter(user_id=portal.user_id).select_for_update(no_key=True).order_by("tenant_id", "pk")
+    proven, typed = portal.authenticated_at, portal.proved_at or BEGINNING
+    stricter = {each.tenant_id for each in members if typed < each.prove_after}
+    return stricter | {pk for pk, place in places.items() if proven < place.valid_from or typed < (place.proof_demanded_at or BEGINNING)}
+
+
+def _prove_from_now(portal: Session, branches: Q, stricter: Iterable[int]) -> None:
+    """Let this moment be the proof of a tree and of these branches, though nobody has typed anything: not at the stricter places."""
+    # Later than the proof that an end a moment ago has demanded.
     portal.authenticated_at = portal.proved_at = proof = clock.now() + timedelta(microseconds=2)
-    kept = Q(pk=portal.pk) | Q(parent=portal, tenant=tenant)
-    Session.objects.filter(kept, ended_at=None).update(authenticated_at=proof, proved_at=proof)
+    Session.objects.filter(Q(pk=portal.pk) | branches, ended_at=None).update(authenticated_at=proof, proved_at=proof)
     Membership.objects.filter(user_id=portal.user_id, tenant__in=stricter).update(prove_after=proof + timedelta(microseconds=1))
 
 
@@ -669,14 +687,16 @@ def hold_person(user: User) -> User:
 def end_others(user: User, *, spare: Session | None, by: User | None, reason: Session.Reason, request: HttpRequest | None) -> None:
     """End a person's sessions but for one tree, which carries this moment as its proof. The caller's transaction holds the person.
 
-    spare: a portal session; raises StaleProof if it ended meanwhile: who came first wins. ASVS 7.4.3.
+    spare: a portal session; raises StaleProof if it ended meanwhile: who came first wins. Where a place has ended or demanded
+    something since its true proof, it still takes a new one to come back. ASVS 7.4.3.
     """
     assert connection.in_atomic_block
     rows = Session.objects.filter(user=user, tenant=None, ended_at=None).select_for_update(no_key=True).order_by("pk")
-    portals = {row.pk for row in rows}  # all of them at once and in id order, the spared one too
+    portals = {row.pk: row for row in rows}  # all of them at once and in id order, the spared one too
     if spare and spare.pk not in portals:
         raise StaleProof
     # And all that is written below, in the order of every other end, the spared branches among the ended ones.
+    stricter = _stricter(portals[spare.pk], _hold_places(user)) if spare else set()
     list(Membership.objects.filter(user=user).select_for_update(no_key=True).order_by("tenant_id", "pk").values_list("pk"))
     branches = Session.objects.filter(user=user, tenant__isnull=False, ended_at=None)
     list(branches.select_for_update(no_key=True).order_by("pk").values_list("pk"))
@@ -687,13 +707,10 @@ def end_others(user: User, *, spare: Session | None, by: User | None, reason: Se
         others = others.exclude(pk=spare.pk).exclude(parent=spare)
     end(others, by=by, reason=reason, request=request)
     if spare:
-        # Later than the proof that the others' end has just demanded: what caused it is one.
-        proof = clock.now() + timedelta(microseconds=2)
-        Session.objects.filter(pk=spare.pk, ended_at=None).update(authenticated_at=proof, proved_at=proof, longest_pause=0)
         # A branch that its tenant's stamp has ended already, before its row is marked, is not revived.
         kept = Session.objects.filter(parent=spare, ended_at=None, authenticated_at__gte=F("tenant__valid_from"))
-        kept.update(authenticated_at=proof, proved_at=proof)
-        spare.authenticated_at = spare.proved_at = proof
+        _prove_from_now(spare, Q(pk__in=list(kept.values_list("pk", flat=True))), stricter)
+        Session.objects.filter(pk=spare.pk, ended_at=None).update(longest_pause=0)
         spare.longest_pause = 0
 
 

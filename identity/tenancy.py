@@ -4,7 +4,7 @@ Each locks the tenant and writes an event with before and after in one transacti
 """
 
 import copy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from typing import Any
 
@@ -40,7 +40,7 @@ class Change:
 
 
 def change(tenant: Tenant, wanted: dict[str, Any], *, by: Actor = COMMAND_LINE, seen: Seen | None = None) -> Change:
-    """Set what is in `wanted`: fields of LOOK, `policy` as it is stored, `logo` as PNG (None: none).
+    """Set what is in `wanted`: fields of LOOK, `policy` as it is stored or `rules`, some of its fields, `logo` as PNG (None: none).
 
     seen: the forecast that was shown. Raises ValidationError, NotAllowed, and Outdated where more would happen than was shown.
     """
@@ -53,6 +53,8 @@ def change(tenant: Tenant, wanted: dict[str, Any], *, by: Actor = COMMAND_LINE, 
             setattr(held, name, wanted.get(name, getattr(held, name)))
         if "policy" in wanted:
             take_policy(held, wanted["policy"])
+        if "rules" in wanted:
+            take_policy(held, replace(held.rules, **wanted["rules"]).stored)
         if "logo" in wanted:
             held.logo = Logo.objects.create(png=wanted["logo"]) if wanted["logo"] else None
         save_checked(held)

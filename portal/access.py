@@ -93,7 +93,10 @@ def console(view: Callable[Concatenate[ConsoleRequest, P], HttpResponseBase]) ->
             return enrol(request)
         assert admitted.tenant is not None
         request.console_tenant, request.membership = admitted.tenant, admitted.membership
-        return view(request, *args, **kwargs)
+        try:
+            return view(request, *args, **kwargs)
+        except Tenant.DoesNotExist:  # an operator has deleted it at this moment
+            raise Http404 from None
 
     return signed_in(ask)  # type: ignore[arg-type]
 

@@ -1,6 +1,7 @@
 """Every field that a person can fill in. Passwords are taken as they are typed: no strip, no cut (ASVS 6.2.8)."""
 
 import math
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, ClassVar
 from zoneinfo import available_timezones
@@ -593,6 +594,17 @@ def _when(**attrs: str) -> forms.DateTimeInput:
     return forms.DateTimeInput(format="%Y-%m-%dT%H:%M", attrs={"class": "input", "type": "datetime-local", **attrs})
 
 
+class _Moment(forms.DateTimeField):
+    """In UTC, which databases compare by. The first and the last hours of all are no time there, or none in the person's zone."""
+
+    def to_python(self, value: Any) -> datetime | None:
+        at = super().to_python(value)
+        try:
+            return timezone.localtime(at).astimezone(UTC) if at else None
+        except OverflowError:
+            raise ValidationError(self.error_messages["invalid"]) from None
+
+
 class EventsForm(PlainForm):
     """What of a tenant's log is looked for. Times are in the person's zone."""
 
@@ -610,7 +622,7 @@ class EventsForm(PlainForm):
         super().__init__(*args, **kwargs)
         kinds_of_time = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d"]
         for name, label in (("from", _("From")), ("to", _("Until"))):  # one of them is a word of Python
-            self.fields[name] = forms.DateTimeField(label=label, required=False, input_formats=kinds_of_time, widget=_when())
+            self.fields[name] = _Moment(label=label, required=False, input_formats=kinds_of_time, widget=_when())
 
     def clean_person(self) -> str:
         return " ".join(self.cleaned_data["person"].split())[:100]

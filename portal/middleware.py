@@ -28,6 +28,8 @@ class RequestMiddleware:
         from_proxy = is_trusted_peer(request.META.get("REMOTE_ADDR") or "", settings.TRUSTED_PROXIES)
         request.id = given if from_proxy and _ID.fullmatch(given) else secrets.token_hex(16)  # type: ignore[attr-defined]
         token = request_id.set(request.id)  # type: ignore[attr-defined]
+        # Whatever the request calls it: UTF-7 would hide control characters from the look below, and from databases nothing.
+        request.encoding = "utf-8"
         response: HttpResponse
         try:
             if _HIDDEN.search(request.META.get("QUERY_STRING", "")) or any(ord(char) < 32 or ord(char) == 127 for char in request.path):

@@ -280,9 +280,6 @@ class SignUpPolicyForm(PlainForm):
             self.add_error("sign_up_domains", text % {"domain": public[0]})
         return data
 
-    def policy(self, rules: Policy) -> dict[str, Any]:
-        return replace(rules, **self.cleaned_data).stored
-
 
 # --- Hosts --------------------------------------------------------------------------------------------------------
 

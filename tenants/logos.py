@@ -1,5 +1,6 @@
 """Logos: foreign pictures in, our own PNG out, so that nothing hidden in a file is ever served."""
 
+import struct
 import warnings
 from io import BytesIO
 
@@ -35,7 +36,8 @@ def encode(data: bytes) -> bytes:
         raise BadLogo(_("That is no picture in a format taken here: %(formats)s.") % {"formats": ", ".join(FORMATS)}) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadLogo(_("A logo has at most 16 million pixels. Scale it down; 512 pixels a side are enough.")) from None
-    except (OSError, SyntaxError, ValueError, EOFError):  # what Pillow raises for a damaged file
+    except (OSError, SyntaxError, ValueError, EOFError, AttributeError, TypeError, LookupError, ArithmeticError, struct.error):
+        # What Pillow raises for a damaged file, and for one whose Exif data lie about their types.
         raise BadLogo(_("The picture is damaged. Save it anew.")) from None
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     bare = Image.new("RGBA", picture.size)  # pixels only: no comments, profiles or coordinates

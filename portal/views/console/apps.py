@@ -47,6 +47,8 @@ def add(request: ConsoleRequest) -> HttpResponse:
             app = app_rules.add(tenant, _wanted(form), by=actor_of(request))
         except ValidationError as wrong:
             form.explain(wrong)
+        except app_rules.Gone:
+            return _gone(request)
         else:
             messages.success(request, _("%(name)s is an app of %(tenant)s now.") % {"name": app.name, "tenant": tenant.name})
             return see_other(reverse("console_apps", args=[tenant.slug]))
@@ -74,6 +76,8 @@ def change(request: ConsoleRequest, pk: int) -> HttpResponse:
             done = app_rules.change(app, _wanted(form), by=actor_of(request))
         except ValidationError as wrong:
             form.explain(wrong)
+        except app_rules.Gone:
+            return _gone(request)
         else:
             messages.success(request, (_("%(name)s is changed.") if done else _("%(name)s was like that already.")) % {"name": app.name})
             return see_other(reverse("console_apps", args=[tenant.slug]))
@@ -90,7 +94,10 @@ def remove(request: ConsoleRequest, pk: int) -> HttpResponse:
     if "sure" not in request.POST:
         context = {**frame.of_tenant(request, "apps"), "app": app, "back_url": back}
         return render(request, "console/apps/_remove.html" if request.htmx else "console/apps/remove.html", context)
-    app_rules.remove(app, by=actor_of(request))
+    try:
+        app_rules.remove(app, by=actor_of(request))
+    except app_rules.Gone:
+        return _gone(request)
     messages.success(request, _("%(name)s is no app here any more.") % {"name": app.name})
     return leave_for(request, back)
 
@@ -102,6 +109,11 @@ def _app(request: ConsoleRequest, pk: int) -> App:
         raise Http404
     found.tenant = request.console_tenant
     return found
+
+
+def _gone(request: ConsoleRequest) -> HttpResponse:
+    messages.warning(request, _("That was changed meanwhile by somebody else. Here is how it is now."))
+    return leave_for(request, reverse("console_apps", args=[request.console_tenant.slug]))
 
 
 def _wanted(form: AppForm) -> Wanted:

@@ -78,7 +78,11 @@ def sessions_end(request: ConsoleRequest) -> HttpResponse:
     started = time.perf_counter()
     note = clean(form.cleaned_data["reason"], 200)
     if blocked:  # ends what the person has here, named or not
-        done = members.block(tenant, blocked, by=actor_of(request), note=note).ended
+        try:
+            done = members.block(tenant, blocked, by=actor_of(request), note=note).ended
+        except (members.NoMember, members.NotAllowed, members.LastOwner):  # it was looked at before the tenant was held
+            messages.warning(request, _("That was changed meanwhile by somebody else. Here is how it is now."))
+            return leave_for(request, back)
     elif people == 1 and "all" in request.POST:
         done = sessions.end_here(live[0].user, tenant, by=request.user, reason=_reason(request), note=note, request=request)
     else:

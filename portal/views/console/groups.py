@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from identity import events, groups
+from identity import events, groups, members
 from identity.models import User, fold
 from portal.access import ConsoleRequest, actor_of, console
 from portal.answers import leave_for, see_other
@@ -95,7 +95,14 @@ def act(request: ConsoleRequest, pk: int) -> HttpResponse:
     verb = next((name for name in VERBS if name in request.POST), None)
     if verb is None:
         raise Http404
-    return VERBS[verb](request, group)
+    try:
+        return VERBS[verb](request, group)
+    except groups.Gone:
+        back = reverse("console_groups", args=[group.tenant.slug])
+    except members.NoMember:
+        back = _address(group)
+    messages.warning(request, _("That was changed meanwhile by somebody else. Here is how it is now."))
+    return leave_for(request, back)
 
 
 def _rename(request: ConsoleRequest, group: Group) -> HttpResponse:

@@ -1,6 +1,6 @@
 """What a tenant looks like, what it asks of its people, and who becomes one of them. Owners change it, admins look."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -321,10 +321,11 @@ def sign_up(request: ConsoleRequest) -> HttpResponse:
     names = ("sign_up", "sign_up_domains", "approval")
     form = SignUpPolicyForm(request.POST or None, initial={name: getattr(rules, name) for name in names})
     if request.method == "POST" and form.is_valid():
-        wanted = form.policy(rules)
-        if Policy.of(wanted).is_weaker_than(rules) and (asked := question(request, _("You are about to let more people in."))):
+        if replace(rules, **form.cleaned_data).is_weaker_than(rules) and (
+            asked := question(request, _("You are about to let more people in."))
+        ):
             return asked
-        return _saved(request, tenancy.change(tenant, {"policy": wanted}, by=actor_of(request)), "console_settings_sign_up")
+        return _saved(request, tenancy.change(tenant, {"rules": form.cleaned_data}, by=actor_of(request)), "console_settings_sign_up")
     form = shown(form, may_change=context["may_change"])  # type: ignore[assignment]
     context["form"] = form
     context["options"] = [{"radio": radio, "hint": _means(tenant, str(radio.data["value"]))} for radio in form["sign_up"]]

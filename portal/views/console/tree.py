@@ -14,6 +14,7 @@ from identity import events, warnings
 from identity.models import Session
 from portal.access import ConsoleRequest, console, portal_row
 from portal.answers import see_other
+from portal.paging import link
 from portal.templatetags.gatehouse import exact
 from portal.views.console import frame
 from portal.views.show import Row
@@ -42,7 +43,7 @@ def session_page(request: ConsoleRequest, pk: uuid.UUID) -> HttpResponse:
         "live_count": len(live),
         "live_ids": sorted(str(each) for each in live),
         "knots": _knots(request, row, latest, live),
-        "more_url": f"{reverse('console_sessions', args=[tenant.slug])}?state=ended&person={row.user.username}",
+        "more_url": link(reverse("console_sessions", args=[tenant.slug]), state="ended", person=row.user.username),
         "list_url": reverse("console_sessions", args=[tenant.slug]),
     }
     return render(request, "console/sessions/session.html", context)
