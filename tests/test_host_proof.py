@@ -1,5 +1,6 @@
 """Hosts of a tenant's own domain: nothing answers there before the domain itself has said whose it is."""
 
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -155,6 +156,7 @@ def test_a_host_that_cannot_be_had_is_refused_with_the_cure(acme: Tenant, visito
     page = add(visitor("olivia"), typed, domain)
     assert page.status_code == 422
     assert says in refused(page)
+    assert re.search(r'<input[^>]*name="name"[^>]*autofocus', page.content.decode())  # below the list, out of sight on a phone
     assert not Host.objects.exists()
 
 

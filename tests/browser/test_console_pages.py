@@ -70,8 +70,9 @@ def test_an_admin_finds_an_event_checks_it_and_takes_a_copy(window: OpenWindow, 
     page = bob.page
     page.goto(f"{console}/events/")
     page.get_by_label("Name or e-mail").fill("alice")
+    page.get_by_text("Filters", exact=True).click()
     page.get_by_label("What").select_option("sessions")
-    page.get_by_role("button", name="Search").click()
+    page.get_by_role("button", name="Filter", exact=True).click()
     expect(page).to_have_url(re.compile(r"/events/\?person=alice&kind=sessions"))
     expect(page.locator("tr[data-event]").first).to_contain_text("Alice Keller")
     page.get_by_role("link", name="Check the events").click()
