@@ -558,7 +558,8 @@ def stamp_tenant(tenant: Tenant, *, spare: Session | None = None, reason: Sessio
             raise StaleProof from None
         places = Tenant.objects.filter(Q(pk=tenant.pk) | Q(pk__in=Membership.objects.filter(user_id=portal.user_id).values("tenant")))
     held = {place.pk: place for place in places.select_for_update(no_key=True).order_by("pk")}
-    stamp = clock.now() + timedelta(microseconds=1)
+    # Never set back, should the database's clock step back.
+    stamp = max(clock.now(), held[tenant.pk].valid_from) + timedelta(microseconds=1)
     if spare:
         _spare(portal, held, tenant, reason, note)
         spare.authenticated_at, spare.proved_at = portal.authenticated_at, portal.proved_at
