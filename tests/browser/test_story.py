@@ -29,6 +29,8 @@ def test_dave_signs_in_once_and_bob_ends_his_session_at_acme(site: Site, window:
     # Bob finds it in the console and ends it, with a reason.
     bob = window("bob", at="acme")
     bob.page.get_by_role("link", name="Console").click()
+    expect(bob.page).to_have_url(site.url("login", "/console/acme/"))
+    bob.page.get_by_role("navigation", name="Console").get_by_role("link", name="Sessions").click()
     expect(bob.page).to_have_url(site.url("login", "/console/acme/sessions/"))
     bob.page.evaluate("window.sameDocument = true")
     row = bob.page.locator(f"tr[data-session='{session}']")
