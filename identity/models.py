@@ -15,7 +15,8 @@ from django.contrib.auth.models import AbstractUser, UserManager
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
-from django.db.models.functions import Least, Now
+from django.db.models.functions import Cast, Least, Now, StrIndex
+from django.db.models.lookups import GreaterThan
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext_lazy as _
 from django_otp.models import Device
@@ -188,6 +189,11 @@ PASSWORD, CODE, RECOVERY, TRUSTED = "pwd", "otp", "recovery", "trusted"
 TYPED_FACTORS = frozenset({CODE, RECOVERY})
 
 
+def _has(method: str) -> GreaterThan:
+    """Is this among the methods? Read as a text, because SQLite knows no "contains" of JSON."""
+    return GreaterThan(StrIndex(Cast("methods", models.TextField()), models.Value(f'"{method}"')), 0)
+
+
 RUNS_OUT = Least("expires_at", "idle_expires_at")  # when a session is over if nobody comes back
 
 
@@ -281,6 +287,13 @@ class Session(models.Model):
     device = models.CharField(max_length=8, blank=True, default="", db_default="")  # what `identity.devices` calls it, for filters
     browsers = models.JSONField(default=list)  # a branch: digests of the start cookies of the browsers that it was opened in
     methods = models.JSONField(default=list)  # how it was proven, RFC 8176 values such as "pwd"
+    factor = models.GeneratedField(  # the strongest of them, as lists name it; the database keeps it
+        expression=models.Case(
+            *(models.When(_has(method), then=models.Value(method)) for method in (CODE, RECOVERY, TRUSTED)), default=models.Value(PASSWORD)
+        ),
+        output_field=models.CharField(max_length=8),
+        db_persist=True,
+    )
     ended_at = models.DateTimeField(null=True)
     ended_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
     end_reason = models.CharField(max_length=16, blank=True, choices=Reason.choices)
@@ -300,7 +313,10 @@ class Session(models.Model):
         ]
         indexes = [
             models.Index(  # with what else `standing_at` asks, so that a count looks at nothing but the index
-                fields=["tenant", "-last_seen_at", "-id", "idle_expires_at", "expires_at", "authenticated_at"],
+                fields=[
+                    *("tenant", "-last_seen_at", "-id", "idle_expires_at", "expires_at", "authenticated_at"),
+                    *("created_at", "factor", "user"),  # and a filter or a number of people
+                ],
                 name="live_by_seen",
                 condition=models.Q(ended_at=None),
             ),

@@ -170,7 +170,9 @@ def _event(row: Row) -> Row:
 def _insert(model: type[models.Model], columns: str, rows: list[Row]) -> None:
     """With each column that is not named at its default."""
     others = [
-        field for field in model._meta.concrete_fields if not (field.null or field.primary_key) and field.column not in columns.split()
+        field
+        for field in model._meta.concrete_fields
+        if not (field.null or field.primary_key or field.generated) and field.column not in columns.split()
     ]
     rest = [field.get_db_prep_save(field.get_default(), connection) for field in others]
     table, names = model._meta.db_table, [*columns.split(), *(field.column for field in others)]
