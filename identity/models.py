@@ -92,6 +92,7 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]  # django-otp 
 
     class Meta(AbstractUser.Meta):
         ordering = ["id"]
+        indexes = [models.Index(fields=["id"], name="people_deactivated", condition=models.Q(is_active=False))]
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         self._fold()
@@ -574,6 +575,7 @@ class Event(models.Model):
             models.Index(fields=["seal"], name="events_of_seal", condition=models.Q(seal__isnull=False)),
             models.Index(fields=["subject", "-id"], name="events_of_subject"),
             models.Index(fields=["actor", "-id"], name="events_of_actor"),
+            models.Index(fields=["tenant", "ip", "-id"], name="events_by_address", condition=models.Q(ip__isnull=False)),
         ]
 
     def __str__(self) -> str:

@@ -139,8 +139,16 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.AddIndex(
+            model_name="user",
+            index=models.Index(condition=models.Q(("is_active", False)), fields=["id"], name="people_deactivated"),
+        ),
+        migrations.AddIndex(
             model_name="event",
             index=models.Index(fields=["tenant", "kind", "at"], name="events_of_kind"),
+        ),
+        migrations.AddIndex(
+            model_name="event",
+            index=models.Index(condition=models.Q(("ip__isnull", False)), fields=["tenant", "ip", "-id"], name="events_by_address"),
         ),
         migrations.AddIndex(
             model_name="session",
