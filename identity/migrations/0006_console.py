@@ -139,6 +139,10 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.AddIndex(
+            model_name="totpdevice",
+            index=models.Index(condition=models.Q(("confirmed", True)), fields=["user"], name="enrolled"),
+        ),
+        migrations.AddIndex(
             model_name="user",
             index=models.Index(condition=models.Q(("is_active", False)), fields=["id"], name="people_deactivated"),
         ),
