@@ -1,16 +1,16 @@
-"""The figures of a tenant, for its console: exact, as of now, one query each."""
+"""The figures of a tenant, for its console: exact, as of now, a query or two for each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import groupby
 
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models import Count, Exists, OuterRef, QuerySet
 from django.db.models.functions import TruncHour
 
 from identity import clock, ledger
 from identity.ledger import Kind
-from identity.models import Bucket, Event, Session, TotpDevice
+from identity.models import Bucket, Event, Session, TotpDevice, User
 from tenants.models import Membership, Tenant
 
 CAME_IN = "branch_opened"
@@ -41,16 +41,15 @@ class Bar:
 
 
 def live(tenant: Tenant) -> Live:
-    by_person = Session.objects.standing_at(tenant).order_by().values("user").annotate(n=Count("*"))
-    found = by_person.aggregate(sessions=Sum("n"), people=Count("*"))
-    return Live(found["sessions"] or 0, found["people"])
+    found = Session.objects.standing_at(tenant).aggregate(sessions=Count("*"), people=Count("user", distinct=True))
+    return Live(found["sessions"], found["people"])
 
 
 def factors(tenant: Tenant) -> Factors:
-    enrolled = TotpDevice.objects.filter(confirmed=True).values("user")
-    members = Membership.objects.filter(tenant=tenant, blocked_at=None, user__is_active=True)
-    found = members.aggregate(n=Count("pk"), having=Count("pk", filter=Q(user__in=enrolled)))
-    return Factors(found["n"], found["n"] - found["having"])
+    deactivated = User.objects.filter(pk=OuterRef("user"), is_active=False)  # those are few, and a join would read everybody else
+    members = Membership.objects.filter(~Exists(deactivated), tenant=tenant, blocked_at=None)
+    enrolled = TotpDevice.objects.filter(user=OuterRef("user"), confirmed=True)
+    return Factors(members.count(), members.filter(~Exists(enrolled)).count())
 
 
 def locked_out(tenant: Tenant) -> int:

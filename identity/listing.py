@@ -9,9 +9,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Self
 
-from django.db.models import Exists, OuterRef, Q, TextField
-from django.db.models.functions import Cast
-from django.db.models.lookups import Contains
+from django.db.models import Exists, OuterRef, Q
 
 from identity import clock, devices, networks
 from identity.models import CODE, PASSWORD, RECOVERY, TRUSTED, Session, SessionQuerySet, User, fold
@@ -73,7 +71,7 @@ class Criteria:
         if self.person:
             rows = rows.filter(user__name_key=fold(self.person))
         if self.factor:
-            rows = _proven_by(rows, self.factor)
+            rows = rows.filter(factor=self.factor)
         if older := span(self.older):
             rows = rows.filter(created_at__lt=(at or clock.now()) - older)
         if idle := span(self.idle):
@@ -84,15 +82,6 @@ class Criteria:
             held = Membership.objects.filter(tenant=OuterRef("tenant"), user=OuterRef("user"), role=self.role)
             rows = rows.filter(Exists(held))
         return rows
-
-
-def _proven_by(rows: SessionQuerySet, factor: str) -> SessionQuerySet:
-    """As the list names it: the strongest that the session has. SQLite knows no "contains" of JSON, so the text of it is searched."""
-    text = Cast("methods", TextField())
-    stronger: dict[str, list[str]] = {CODE: [], RECOVERY: [CODE], TRUSTED: [CODE, RECOVERY], PASSWORD: [CODE, RECOVERY, TRUSTED]}
-    for other in stronger[factor]:
-        rows = rows.exclude(Contains(text, f'"{other}"'))
-    return rows if factor == PASSWORD else rows.filter(Contains(text, f'"{factor}"'))
 
 
 def search(rows: SessionQuerySet, q: str) -> SessionQuerySet:

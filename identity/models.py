@@ -15,7 +15,8 @@ from django.contrib.auth.models import AbstractUser, UserManager
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
-from django.db.models.functions import Least, Now
+from django.db.models.functions import Cast, Least, Now, StrIndex
+from django.db.models.lookups import GreaterThan
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext_lazy as _
 from django_otp.models import Device
@@ -91,6 +92,7 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]  # django-otp 
 
     class Meta(AbstractUser.Meta):
         ordering = ["id"]
+        indexes = [models.Index(fields=["id"], name="people_deactivated", condition=models.Q(is_active=False))]
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         self._fold()
@@ -188,6 +190,11 @@ PASSWORD, CODE, RECOVERY, TRUSTED = "pwd", "otp", "recovery", "trusted"
 TYPED_FACTORS = frozenset({CODE, RECOVERY})
 
 
+def _has(method: str) -> GreaterThan:
+    """Is this among the methods? Read as a text, because SQLite knows no "contains" of JSON."""
+    return GreaterThan(StrIndex(Cast("methods", models.TextField()), models.Value(f'"{method}"')), 0)
+
+
 RUNS_OUT = Least("expires_at", "idle_expires_at")  # when a session is over if nobody comes back
 
 
@@ -281,6 +288,13 @@ class Session(models.Model):
     device = models.CharField(max_length=8, blank=True, default="", db_default="")  # what `identity.devices` calls it, for filters
     browsers = models.JSONField(default=list)  # a branch: digests of the start cookies of the browsers that it was opened in
     methods = models.JSONField(default=list)  # how it was proven, RFC 8176 values such as "pwd"
+    factor = models.GeneratedField(  # the strongest of them, as lists name it; the database keeps it
+        expression=models.Case(
+            *(models.When(_has(method), then=models.Value(method)) for method in (CODE, RECOVERY, TRUSTED)), default=models.Value(PASSWORD)
+        ),
+        output_field=models.CharField(max_length=8),
+        db_persist=True,
+    )
     ended_at = models.DateTimeField(null=True)
     ended_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
     end_reason = models.CharField(max_length=16, blank=True, choices=Reason.choices)
@@ -300,7 +314,10 @@ class Session(models.Model):
         ]
         indexes = [
             models.Index(  # with what else `standing_at` asks, so that a count looks at nothing but the index
-                fields=["tenant", "-last_seen_at", "-id", "idle_expires_at", "expires_at", "authenticated_at"],
+                fields=[
+                    *("tenant", "-last_seen_at", "-id", "idle_expires_at", "expires_at", "authenticated_at"),
+                    *("created_at", "factor", "user"),  # and a filter or a number of people
+                ],
                 name="live_by_seen",
                 condition=models.Q(ended_at=None),
             ),
@@ -491,6 +508,7 @@ class TotpDevice(Device):  # type: ignore[misc]
         constraints = [
             models.UniqueConstraint(fields=["session"], condition=models.Q(confirmed=False), name="one_enrolment"),
         ]
+        indexes = [models.Index(fields=["user"], name="enrolled", condition=models.Q(confirmed=True))]  # to count without the seeds
 
     def verify_token(self, token: str) -> bool:
         """django-otp's hook. Must be called under a reservation of the ledger."""
@@ -558,6 +576,7 @@ class Event(models.Model):
             models.Index(fields=["seal"], name="events_of_seal", condition=models.Q(seal__isnull=False)),
             models.Index(fields=["subject", "-id"], name="events_of_subject"),
             models.Index(fields=["actor", "-id"], name="events_of_actor"),
+            models.Index(fields=["tenant", "ip", "-id"], name="events_by_address", condition=models.Q(ip__isnull=False)),
         ]
 
     def __str__(self) -> str:

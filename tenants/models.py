@@ -391,6 +391,7 @@ class Membership(models.Model):
     class Meta:
         ordering = ["id"]
         constraints = [models.UniqueConstraint(fields=["tenant", "user"], name="one_membership")]
+        indexes = [models.Index(fields=["tenant", "role", "blocked_at", "user"], name="members_by_role")]
 
     def __str__(self) -> str:
         return f"{self.user} ({self.get_role_display()}) at {self.tenant}"

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from django.core import mail
+from django.test import RequestFactory
 from django.utils import timezone
 
 from identity import mails, mass, sessions
 from identity.listing import Criteria
 from identity.models import CODE, PASSWORD, RECOVERY, TRUSTED, Event, Link, Mail, MassEnd, Session, User
+from portal.views.show import Row
 from tenants.models import Membership, Tenant
 from tests.browser.agents import IPHONE
 from tests.test_console import HTMX, LIST, crowd, names, words
@@ -76,6 +78,29 @@ def test_each_filter_finds_what_it_names_and_counts_it(
     assert sorted(names(page)) == found
     count = len(found)
     assert (f"{count} of 4 sessions match" if count < 4 else "4 live sessions") in words(page)
+
+
+@pytest.mark.parametrize(
+    ("methods", "factor", "badge"),
+    [
+        ([], PASSWORD, "Password only"),
+        ([PASSWORD], PASSWORD, "Password only"),
+        ([PASSWORD, CODE], CODE, "Password + code"),
+        ([PASSWORD, TRUSTED, CODE], CODE, "Password + code"),
+        ([PASSWORD, RECOVERY, CODE], CODE, "Password + code"),
+        ([PASSWORD, TRUSTED, RECOVERY], RECOVERY, "Recovery code"),
+        ([PASSWORD, TRUSTED], TRUSTED, "Trusted browser"),
+    ],
+)
+def test_the_factor_is_the_strongest_as_the_list_names_it(
+    cast: dict[str, User], acme: Tenant, methods: list[str], factor: str, badge: str
+) -> None:
+    opened, _key = sessions.sign_in(cast["alice"], request=None, methods=methods, remember=False)
+    later, _key = sessions.sign_in(cast["alice"], request=None, methods=[PASSWORD], remember=False)
+    sessions.prove_again(later, request=RequestFactory().get("/"), methods=methods, at=timezone.now() + timedelta(seconds=1))
+    for pk in (opened.pk, later.pk):
+        row = Session.objects.get(pk=pk)
+        assert (row.factor, Row.of(row).badge.text) == (factor, badge)
 
 
 def test_criteria_come_back_from_an_address_and_from_json_as_they_were() -> None:

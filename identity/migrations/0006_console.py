@@ -2,6 +2,8 @@
 
 import django.db.models.deletion
 import django.db.models.functions.comparison
+import django.db.models.functions.text
+import django.db.models.lookups
 from django.conf import settings
 from django.db import migrations, models
 
@@ -78,6 +80,29 @@ class Migration(migrations.Migration):
             name="host",
             field=models.CharField(blank=True, default="", max_length=253),
         ),
+        migrations.AddField(
+            model_name="session",
+            name="factor",
+            field=models.GeneratedField(
+                db_persist=True,
+                expression=models.Case(
+                    *(
+                        models.When(
+                            django.db.models.lookups.GreaterThan(
+                                django.db.models.functions.text.StrIndex(
+                                    django.db.models.functions.comparison.Cast("methods", models.TextField()), models.Value(f'"{method}"')
+                                ),
+                                0,
+                            ),
+                            then=models.Value(method),
+                        )
+                        for method in ("otp", "recovery", "trusted")
+                    ),
+                    default=models.Value("pwd"),
+                ),
+                output_field=models.CharField(max_length=8),
+            ),
+        ),
         migrations.AlterField(
             model_name="session",
             name="end_reason",
@@ -114,14 +139,36 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.AddIndex(
+            model_name="totpdevice",
+            index=models.Index(condition=models.Q(("confirmed", True)), fields=["user"], name="enrolled"),
+        ),
+        migrations.AddIndex(
+            model_name="user",
+            index=models.Index(condition=models.Q(("is_active", False)), fields=["id"], name="people_deactivated"),
+        ),
+        migrations.AddIndex(
             model_name="event",
             index=models.Index(fields=["tenant", "kind", "at"], name="events_of_kind"),
+        ),
+        migrations.AddIndex(
+            model_name="event",
+            index=models.Index(condition=models.Q(("ip__isnull", False)), fields=["tenant", "ip", "-id"], name="events_by_address"),
         ),
         migrations.AddIndex(
             model_name="session",
             index=models.Index(
                 condition=models.Q(("ended_at", None)),
-                fields=["tenant", "-last_seen_at", "-id", "idle_expires_at", "expires_at", "authenticated_at"],
+                fields=[
+                    "tenant",
+                    "-last_seen_at",
+                    "-id",
+                    "idle_expires_at",
+                    "expires_at",
+                    "authenticated_at",
+                    "created_at",
+                    "factor",
+                    "user",
+                ],
                 name="live_by_seen",
             ),
         ),

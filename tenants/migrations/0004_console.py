@@ -50,6 +50,10 @@ class Migration(migrations.Migration):
                 choices=[("active", "active"), ("suspended", "suspended"), ("deleted", "being deleted")], default="active", max_length=12
             ),
         ),
+        migrations.AddIndex(
+            model_name="membership",
+            index=models.Index(fields=["tenant", "role", "blocked_at", "user"], name="members_by_role"),
+        ),
         migrations.AddConstraint(
             model_name="host",
             constraint=models.UniqueConstraint(fields=("tenant", "name"), name="one_host"),

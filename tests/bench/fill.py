@@ -25,7 +25,7 @@ from django.db import connection, models, transaction
 from django.db.models import Max
 from django.utils import timezone
 
-from identity.models import Event, Session, User, fold
+from identity.models import Event, Session, TotpDevice, User, fold
 from tenants.models import BEGINNING, Membership, Tenant
 from tests.browser import agents
 
@@ -53,6 +53,8 @@ SESSION = """id key_digest tenant_id user_id parent_id session_data created_at a
 USER = """id password is_superuser username first_name last_name email is_staff is_active date_joined bio email_verified_at new_email
     language time_zone mail_new_device epoch valid_from name_key email_key search_text"""
 MEMBERSHIP = "tenant_id user_id role prove_after created_at"
+AUTHENTICATOR = "id user_id name confirmed secret created_at"
+SEED = "x" * 89  # as long as an encrypted one
 EVENT = "at kind tenant_id actor_id subject_id session ip user_agent request_id data mac"
 Row = Sequence[Any]
 
@@ -106,6 +108,7 @@ def _part(count: int, places: list[int], chance: random.Random) -> int:
             sessions += [_lapsed(row, now) for row in _tree(user, theirs, now, chance)]
     _insert(User, USER, people)
     _insert(Membership, MEMBERSHIP, members)
+    _insert(TotpDevice, AUTHENTICATOR, [(uuid.uuid4(), row[0], "", True, SEED, now) for row in people if chance.random() < 0.3])
     _insert(Session, SESSION, sessions)
     _insert(Event, EVENT, events)
     return branches
@@ -170,7 +173,9 @@ def _event(row: Row) -> Row:
 def _insert(model: type[models.Model], columns: str, rows: list[Row]) -> None:
     """With each column that is not named at its default."""
     others = [
-        field for field in model._meta.concrete_fields if not (field.null or field.primary_key) and field.column not in columns.split()
+        field
+        for field in model._meta.concrete_fields
+        if not (field.null or field.primary_key or field.generated) and field.column not in columns.split()
     ]
     rest = [field.get_db_prep_save(field.get_default(), connection) for field in others]
     table, names = model._meta.db_table, [*columns.split(), *(field.column for field in others)]
