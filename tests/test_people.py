@@ -116,6 +116,20 @@ def test_everybody_is_listed_once_over_all_pages_and_back(cast: dict[str, User],
         assert listed(page) == first
 
 
+def test_the_admins_are_paged_in_the_order_of_their_names(cast: dict[str, User], acme: Tenant, visitor: Open) -> None:
+    for number in reversed(range(60)):
+        person = User.objects.create_user(f"person{number:02}", "", password=None)
+        Membership.objects.create(tenant=acme, user=person, role="admin")
+    bob, everybody = visitor("bob"), ["bob", *(f"person{number:02}" for number in range(60))]
+    page = bob.get(portal_url(f"{PEOPLE}?role=admin"))
+    assert listed(page) == everybody[:50]
+    assert "61 of 64 match" in text(page)
+    page = bob.get(portal_url(re.findall(r'href="([^"]*after=[^"]*)"', page.content.decode())[0].replace("&amp;", "&")))
+    assert listed(page) == everybody[50:]
+    page = bob.get(portal_url(re.findall(r'href="([^"]*before=[^"]*)"', page.content.decode())[0].replace("&amp;", "&")))
+    assert listed(page) == everybody[:50]
+
+
 @pytest.mark.parametrize(
     ("query", "found"),
     [("q=VANCE", ["dave"]), ("q=acme.example", ["alice", "bob", "dave", "olivia"]), ("q=carol", []), ("q=%25", []), ("q=_", [])],
