@@ -65,7 +65,7 @@ def suspend(tenant: Tenant, *, reason: str = "", by: Actor = COMMAND_LINE) -> Ch
     """Close a tenant: in force at once. Of very many sessions the worker marks the rows (`mass`). Raises BeingDeleted."""
     with transaction.atomic():
         held = _hold(tenant)
-        expected = Session.objects.standing_at(held).count()
+        expected = Session.objects.filter(tenant=held, ended_at=None).count()
         before = {"status": held.status}
         held.status = Status.SUSPENDED
         held.save(update_fields=["status"])

@@ -229,18 +229,18 @@ def test_an_admin_with_another_tenants_ids_changes_and_learns_nothing(cast: dict
 
 @pytest.mark.asvs("8.2.2", "8.4.1")
 def test_no_filter_of_a_page_reaches_another_tenant(cast: dict[str, User], visitor: Open) -> None:
-    """Every parameter that a page's own links and forms have, with every id of globex."""
+    """Every parameter that a page's own links and forms have, with ids of globex: on each page a third of them, on all pages all."""
     own, theirs, bob = furnish("acme"), furnish("globex"), visitor("bob")
     values = [value for value in theirs.ids.values() if value != theirs.tenant.slug]
     before = everything()
-    for act in ACTS:
+    for turn, act in enumerate(ACTS):
         if not act.is_of_tenant or act.post:
             continue
         url = portal_url(act.url(own))
         page = bob.get(url, follow=False)
         assert not traces(page), act
-        for name in parameters("" if page.streaming else page.content.decode()):
-            for value in values:
+        for also, name in enumerate(sorted(parameters("" if page.streaming else page.content.decode()))):
+            for value in values[(turn + also) % 3 :: 3]:
                 answer = bob.get(f"{url}{'&' if '?' in url else '?'}{name}={value}", follow=False)
                 assert answer.status_code in {200, 302, 404}, f"{act} {name}={value}: {answer.status_code}"
                 assert not traces(answer, [value]), f"{act} {name}={value}"

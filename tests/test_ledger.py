@@ -135,6 +135,8 @@ def test_a_path_that_forgets_the_ledger_is_found_by_walking_every_route(
     assert {"password", "code", "old_password"} <= set(fields)
     for who in ("nobody", "half-way", "dave", "bob"):
         for route, path in routes("portal.urls").items():
+            if who in {"nobody", "half-way"} and route.startswith("console/"):
+                continue  # shut: tests/test_isolation.py
             here[:] = [route, who]
             browser = visitor() if who in {"nobody", "half-way"} else visitor(who)
             if who == "half-way":

@@ -54,12 +54,12 @@ def _nothing_went_wrong(report: Report) -> None:
 
 @pytest.mark.asvs("7.4.1", "15.4.2")
 def test_no_branch_outlives_its_portal_session(crew: Crew, stage: Stage) -> None:
-    _nothing_went_wrong(rounds.ticket_against_end(crew, stage, rounds=60, seed=SEED))
+    _nothing_went_wrong(rounds.ticket_against_end(crew, stage, rounds=30, seed=SEED))
 
 
 @pytest.mark.asvs("7.4.1", "15.4.2")
 def test_after_an_end_nothing_that_it_was_for_is_ever_live(crew: Crew, stage: Stage) -> None:
-    _nothing_went_wrong(rounds.end_against_everything(crew, stage, rounds=108, seed=SEED))
+    _nothing_went_wrong(rounds.end_against_everything(crew, stage, rounds=54, seed=SEED))
 
 
 @pytest.mark.asvs("2.3.4", "15.4.2")
@@ -68,7 +68,7 @@ def test_one_ticket_opens_one_branch(crew: Crew, stage: Stage) -> None:
 
 
 def test_two_tabs_that_rotate_at_once_stay_signed_in(crew: Crew, stage: Stage) -> None:
-    _nothing_went_wrong(rounds.two_tabs_rotate(crew, stage, rounds=40, seed=SEED))
+    _nothing_went_wrong(rounds.two_tabs_rotate(crew, stage, rounds=20, seed=SEED))
 
 
 def test_an_end_ends_each_session_exactly_once(crew: Crew, stage: Stage) -> None:
@@ -77,12 +77,12 @@ def test_an_end_ends_each_session_exactly_once(crew: Crew, stage: Stage) -> None
 
 @pytest.mark.asvs("7.4.2", "7.4.3", "15.4.2")
 def test_no_session_of_the_old_password_is_live(crew: Crew, stage: Stage) -> None:
-    _nothing_went_wrong(rounds.sign_in_against_password(crew, stage, rounds=40, seed=SEED))
+    _nothing_went_wrong(rounds.sign_in_against_password(crew, stage, rounds=20, seed=SEED))
 
 
 @pytest.mark.asvs("15.4.3")
 def test_everything_at_once_waits_for_nothing_forever(crew: Crew, stage: Stage) -> None:
-    _nothing_went_wrong(rounds.medley(crew, stage, rounds=4, seed=SEED))
+    _nothing_went_wrong(rounds.medley(crew, stage, rounds=2, seed=SEED))
 
 
 def test_visitors_leave_no_rows(server: tuple[Portal, str]) -> None:
