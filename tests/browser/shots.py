@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
-from tests.browser.agents import CHROME_WINDOWS, FIREFOX_LINUX, SAFARI_MAC
+from tests.browser.agents import CHROME_WINDOWS, FIREFOX_LINUX, IPHONE, SAFARI_MAC
 from tests.browser.site import PASSWORD, Authority, Plain, Site
 from tests.browser.window import Window, launch
 
@@ -14,6 +14,7 @@ FOLDER = Path(__file__).with_suffix("")
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 TALL: ViewportSize = {"width": 1280, "height": 1020}
 PHONE: ViewportSize = {"width": 390, "height": 844}
+LETTER: ViewportSize = {"width": 720, "height": 620}
 
 
 def main() -> None:
@@ -34,6 +35,9 @@ def tell_the_story(chromium: Browser, site: Site) -> None:
     take(dave.page, "sign-in")
     dave.page.get_by_role("button", name="Sign in").click()
     expect(dave.page).to_have_url(site.url("acme"))
+    page = dave.tab("login", "/account/")
+    take(page, "account-phone", size=PHONE)
+    page.close()
 
     bob = open_window(chromium, site, CHROME_WINDOWS, "203.0.113.9")
     bob.sign_in("bob", at="acme")
@@ -45,6 +49,8 @@ def tell_the_story(chromium: Browser, site: Site) -> None:
     bob.page.get_by_text("Filters (2)").click()
     take(bob.page, "sessions-phone", size=PHONE)
     end_a_session(bob, dave)
+    guest = open_window(chromium, site, IPHONE, "198.51.100.29")
+    invite(bob, guest)
 
     olivia = open_window(chromium, site, SAFARI_MAC, "203.0.113.12")
     olivia.sign_in("olivia", at="acme")
@@ -57,7 +63,8 @@ def tell_the_story(chromium: Browser, site: Site) -> None:
     erin.sign_in("erin")
     console(erin, "platform/tenants/")
     take(erin.page, "tenants")
-    for window in (dave, bob, olivia, erin):
+    speak_arabic(bob, "203.0.113.9")
+    for window in (dave, bob, olivia, erin, guest):
         if wrong := window.close():
             raise SystemExit("\n".join(wrong))
 
@@ -74,6 +81,29 @@ def end_a_session(bob: Window, dave: Window) -> None:
     expect(row).to_contain_text("Ended by bob, just now")
     expect(dave.page.get_by_role("heading", name="You were signed out of Acme")).to_be_visible()
     take(dave.page, "ended")
+
+
+def invite(bob: Window, guest: Window) -> None:
+    """Bob invites somebody: the mail in Acme's look, and where its link leads, on a phone."""
+    console(bob, "acme/people/invite/")
+    bob.page.get_by_label("E-mail addresses").fill("amelie@acme.example")
+    bob.page.get_by_role("button", name="Send invitations").click()
+    expect(bob.page.get_by_role("heading", name="1 invitation sent")).to_be_visible()
+    guest.page.goto(guest.site.url("login", "/outbox/"))
+    mail = guest.page.locator("article", has_text="amelie@acme.example").first
+    link = mail.get_by_role("link").filter(has_text="/invitation/").get_attribute("href")
+    assert link
+    mail.get_by_role("link", name="As a mail program shows it").click()
+    expect(guest.page.get_by_text("Accept the invitation")).to_be_visible()
+    take(guest.page, "mail", size=LETTER)
+    guest.page.goto(link)
+    take(guest.page, "invitation-phone", size=PHONE)
+
+
+def speak_arabic(bob: Window, address: str) -> None:
+    bob.context.set_extra_http_headers({"X-Forwarded-For": address, "Accept-Language": "ar"})
+    console(bob, "acme/people/")
+    take(bob.page, "arabic")
 
 
 def foresee(olivia: Window) -> None:
