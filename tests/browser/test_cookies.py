@@ -17,6 +17,7 @@ DAY = 24 * 3600
 @pytest.mark.asvs("3.3.1", "3.3.2", "3.3.3", "3.3.4")
 def test_each_cookie_has_its_host_and_no_script_reads_any(site: Site, window: OpenWindow) -> None:
     dave = window("dave", at="acme")
+    dave.page.wait_for_load_state("load")  # the script that sends the choice is at work
     with dave.page.expect_response("**/_portal/theme"):
         dave.page.get_by_text("Dark", exact=True).click()
     dave.page.reload()
