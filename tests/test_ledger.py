@@ -16,6 +16,7 @@ from django.utils import timezone
 from identity import factors, flight, known, ledger, links, sessions
 from identity.halfway import HalfWay
 from identity.models import Bucket, Event, KnownDevice, Link, TotpDevice, User
+from portal import console_forms
 from portal import forms as our_forms
 from tenants import policy
 from tenants.models import Tenant
@@ -106,7 +107,7 @@ GUESSES = {"code": "000000", "new_password1": "three other words", "new_password
 def every_field() -> dict[str, str]:
     """Every field of every form of ours, filled with a guess."""
     found: dict[str, str] = {}
-    for form in vars(our_forms).values():
+    for form in [*vars(our_forms).values(), *vars(console_forms).values()]:
         if isinstance(form, type) and issubclass(form, forms.BaseForm) and hasattr(form, "base_fields"):
             for name in form.base_fields:
                 found[name] = GUESSES.get(name, "a wrong guess 77" if "password" in name else "")

@@ -20,7 +20,7 @@ from identity.devices import device
 from identity.models import Session, TotpDevice, User, fold
 from portal.access import PortalRequest, operator, portal_row
 from portal.answers import leave_for
-from portal.forms import ReasonForm
+from portal.console_forms import ReasonForm
 from portal.paging import Order, link, page_of
 from portal.stepup import question
 from portal.views.account import chosen, tree_of

@@ -14,7 +14,7 @@ from identity import app_rules, events
 from identity.app_rules import Wanted
 from portal.access import ConsoleRequest, actor_of, console
 from portal.answers import leave_for, see_other
-from portal.forms import EVERYONE, SOME, AppForm
+from portal.console_forms import EVERYONE, SOME, AppForm
 from portal.views.console import frame
 from tenants.models import App, Membership
 

@@ -21,7 +21,7 @@ from identity.listing import Criteria
 from identity.models import Event, Session
 from portal.access import ConsoleRequest, actor_of, console, portal_row, step_up
 from portal.answers import leave_for, see_other
-from portal.forms import EndAllForm, EndForm
+from portal.console_forms import EndAllForm, EndForm
 from portal.stepup import question
 from portal.views.account import chosen
 from portal.views.console import filters, frame

@@ -25,7 +25,7 @@ from identity.journal import Criteria, Entry, Person
 from identity.models import Event, Seal, Session
 from identity.snapshot import UNFIT
 from portal.access import ConsoleRequest, console
-from portal.forms import EventsForm
+from portal.console_forms import EventsForm
 from portal.paging import Order, page_of
 from portal.stepup import question
 from portal.views.console import frame, kinds

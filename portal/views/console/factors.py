@@ -12,7 +12,7 @@ from identity import factors, known, ledger, mails
 from identity.models import Event, Session, User
 from portal.access import PortalRequest, operator
 from portal.answers import see_other
-from portal.forms import ResetFactorsForm
+from portal.console_forms import ResetFactorsForm
 from portal.stepup import question
 from portal.views.console import frame
 from tenants.text import clean

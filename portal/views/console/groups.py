@@ -17,7 +17,7 @@ from identity import events, groups, members
 from identity.models import User, fold
 from portal.access import ConsoleRequest, actor_of, console
 from portal.answers import leave_for, see_other
-from portal.forms import GroupForm
+from portal.console_forms import GroupForm
 from portal.paging import Order, page_of
 from portal.views.console import frame
 from tenants.models import Group, Membership

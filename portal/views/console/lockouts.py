@@ -23,7 +23,7 @@ from identity.ledger import Kind, Lockout
 from identity.models import Bucket, Event, User, fold
 from portal.access import ConsoleRequest, PortalRequest, console, operator
 from portal.answers import leave_for, see_other
-from portal.forms import EndForm
+from portal.console_forms import EndForm
 from portal.views.console import frame
 from tenants.models import Membership, Tenant
 from tenants.text import clean

@@ -16,7 +16,7 @@ from identity import factors, figures, panic, sessions
 from identity.middleware import page_behind
 from portal.access import ConsoleRequest, actor_of, console, portal_row
 from portal.answers import leave_for, see_other
-from portal.forms import EndForm
+from portal.console_forms import EndForm
 from portal.stepup import question
 from portal.templatetags.gatehouse import exact
 from portal.views.console import frame

@@ -25,7 +25,7 @@ from identity.invitations import Result
 from identity.models import Event, Session, TotpDevice, User, fold
 from portal.access import ConsoleRequest, actor_of, console
 from portal.answers import leave_for
-from portal.forms import EndForm, InviteForm
+from portal.console_forms import EndForm, InviteForm
 from portal.paging import Order, page_of
 from portal.stepup import question
 from portal.views.console import events as log

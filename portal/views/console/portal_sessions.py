@@ -20,7 +20,7 @@ from identity.devices import device
 from identity.models import Event, Session
 from portal.access import PortalRequest, operator, portal_row
 from portal.answers import leave_for, see_other
-from portal.forms import ReasonForm
+from portal.console_forms import ReasonForm
 from portal.paging import Order, link, page_of
 from portal.stepup import question
 from portal.views import show

@@ -23,7 +23,7 @@ from identity.members import Actor
 from identity.models import Event, Session, fold
 from portal.access import PortalRequest, operator
 from portal.answers import leave_for, see_other
-from portal.forms import DeleteTenantForm, NewTenantForm, ReasonForm
+from portal.console_forms import DeleteTenantForm, NewTenantForm, ReasonForm
 from portal.paging import Order, link, page_of
 from portal.stepup import question
 from portal.views.console import ask, frame
