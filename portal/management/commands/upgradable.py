@@ -78,9 +78,8 @@ def _added(field: "models.Field[Any, Any]") -> str:
 def _altered(old: "models.Field[Any, Any]", new: "models.Field[Any, Any]") -> str:
     if old.null and not new.null:
         return "the release before may still write NULL into it"
-    if old.db_type(connection) == new.db_type(connection) and old.unique == new.unique and old.db_index == new.db_index:
-        return ""
-    if _longer(old, new):
+    same_keys = (old.unique, old.db_index) == (new.unique, new.db_index)
+    if same_keys and (old.db_type(connection) == new.db_type(connection) or _longer(old, new)):
         return ""
     return "the table is written anew or read under a lock; add a column beside it instead"
 
