@@ -130,7 +130,7 @@ fetch() {
 release_id() {
     local version sum
     version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$1/pyproject.toml")
-    sum=$(tar -C "$1" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX -cf - . | sha256sum)
+    sum=$(tar -C "$1" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=0644 -cf - . | sha256sum)
     printf '%s-%s\n' "${version:-0}" "${sum:0:10}"
 }
 

@@ -83,7 +83,8 @@ if [[ -n $backup ]]; then
     systemctl start gatehouse-backup || failed "there is no backup: journalctl -u gatehouse-backup"
 fi
 say "Migrate the database."
-manage migrate --no-input --skip-checks --verbosity 0 || failed "the migration failed"
+# A migration that waits for a lock makes everybody behind it wait, too: better that it gives up.
+PGOPTIONS='-c lock_timeout=3s' manage migrate --no-input --skip-checks --verbosity 0 || failed "the migration failed"
 switch_to "$release" || failed "$reason"
 forget_old
 say "$(id_of "$release") serves. Back to $(id_of "$old"): $OPT/current/deploy/rollback.sh"

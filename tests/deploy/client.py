@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,4 +158,5 @@ def load(authority: str) -> None:
 
 
 if __name__ == "__main__":
-    {"sign-up": sign_up, "set-password": set_password, "still-in": still_in, "load": load}[sys.argv[1]](*sys.argv[2:])
+    verbs: dict[str, Callable[..., None]] = {"sign-up": sign_up, "set-password": set_password, "still-in": still_in, "load": load}
+    verbs[sys.argv[1]](*sys.argv[2:])

@@ -69,17 +69,16 @@ def wheels() -> Path:
 
 
 class Machine:
-    """Boots in a copy of the bare root; what is in `shared` is at /shared there."""
+    """Boots the bare root under a layer of memory, so that it stays as it is; what is in `shared` is at /shared there."""
 
     def __init__(self, folder: Path, shared: Path) -> None:
-        self.root = folder / "root"
-        subprocess.run(["cp", "-a", "--reflink=auto", bare_root(), self.root], check=True)
-        command = ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--private-network", "-D", str(self.root)]
+        command = ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--private-network"]
+        where = ["--volatile=overlay", f"--directory={bare_root()}"]
         binds = [f"--bind-ro={shared}:/shared", f"--bind-ro={wheels()}:/wheels"]
         self.log = folder / "boot.log"
         self._output = self.log.open("w")
         self.process = subprocess.Popen(
-            [*command, *binds], stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT, start_new_session=True
+            [*command, *where, *binds], stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT, start_new_session=True
         )
         self._wait()
 

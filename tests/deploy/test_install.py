@@ -1,6 +1,10 @@
-"""A bare machine, installed, upgraded under load, rolled back, taken away: `make deploy-test`, in this order."""
+"""A bare machine, installed, upgraded under load, rolled back, taken away: `make deploy-test`, in this order.
+
+UPGRADES=10 has it upgraded ten times in a row under load, to and fro between two releases.
+"""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -8,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,7 @@ from tests.conftest import missing
 from tests.deploy.machine import ROOT, Machine, lacking
 
 pytestmark = pytest.mark.deploy
+UPGRADES = int(os.environ.get("UPGRADES", "1"))
 IDS = re.compile(r"\d+\.\d+\.\d+-[0-9a-f]{10}")
 
 
@@ -84,11 +90,10 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     copy(shared / "broken", "portal/wsgi.py", "\nraise RuntimeError('this release does not start')\n")
     certificate = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
     names = ["-subj", "/CN=test", "-addext", "subjectAltName=DNS:login.example.com,DNS:*.example.com"]
-    files = ["-keyout", shared / "key.pem", "-out", shared / "cert.pem"]
+    files = ["-keyout", str(shared / "key.pem"), "-out", str(shared / "cert.pem")]
     subprocess.run([*certificate, *names, *files], check=True, capture_output=True)
     with Machine(folder, shared) as machine:
         yield Site(machine, shared, request.param)
-    shutil.rmtree(folder / "root")
 
 
 def test_a_bare_machine_becomes_a_portal_by_one_command_and_its_operator_signs_in(site: Site) -> None:
@@ -135,16 +140,17 @@ def test_the_jobs_of_the_night_run(site: Site) -> None:
 
 
 def test_an_upgrade_under_load_fails_no_request_and_signs_nobody_out(site: Site) -> None:
-    old = site.release()
+    served = [site.release()]
     with site.under_load() as met:
-        said = site.machine.run("/shared/next/deploy/upgrade.sh")
+        for count in range(UPGRADES):
+            said = site.machine.run(f"/shared/{('next', 'first')[count % 2]}/deploy/upgrade.sh")
+            served.append(site.release())
+            assert f"{served[-1]} serves." in said
     assert met["failed"] == []
     assert min(met["kinds"].get(kind, 0) for kind in ("read", "sign-in", "hand-off", "end")) > 0
-    new = site.release()
-    assert new != old
-    assert f"{new} serves." in said
+    assert all(before != after for before, after in pairwise(served))
     site.machine.visit("still-in", site.authority)
-    assert "Nothing to do." in site.machine.run("/shared/next/deploy/upgrade.sh")
+    assert "Nothing to do." in site.machine.run(f"/opt/gatehouse/releases/{served[-1]}/deploy/upgrade.sh")
 
 
 def test_a_release_that_does_not_start_is_taken_back_with_the_reason(site: Site) -> None:

@@ -78,7 +78,7 @@ def _added(field: "models.Field[Any, Any]") -> str:
 def _altered(old: "models.Field[Any, Any]", new: "models.Field[Any, Any]") -> str:
     if old.null and not new.null:
         return "the release before may still write NULL into it"
-    same_keys = (old.unique, old.db_index) == (new.unique, new.db_index)
+    same_keys = (old.unique, old.db_index) == (new.unique, new.db_index)  # type: ignore[attr-defined] # missing in the stubs
     if same_keys and (old.db_type(connection) == new.db_type(connection) or _longer(old, new)):
         return ""
     return "the table is written anew or read under a lock; add a column beside it instead"
