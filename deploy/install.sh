@@ -199,7 +199,7 @@ settings() {
         cat "$ETC/gatehouse.env"
     else
         sed -E -e "s#^(SECRET_KEY|ENCRYPTION_KEYS|DATABASE_URL)=.*#\# $ETC/credentials/\1 has it.#" \
-            -e 's/^\#(EMAIL_URL)=$/\# \/etc\/gatehouse\/credentials\/\1 has it./' -e '/^STATIC_ROOT=/s/^/#/' \
+            -e 's/^\#(EMAIL_URL)=$/\# \/etc\/gatehouse\/credentials\/\1 has it./' \
             -e "s/^#GRANIAN_WORKERS=.*/GRANIAN_WORKERS=$(nproc)/" "$from/deploy/gatehouse.env.example"
     fi | sed -e "s#^PORTAL_URL=.*#PORTAL_URL=$portal_url#" -e "s#^TENANT_DOMAIN=.*#TENANT_DOMAIN=$tenant_domain#"
 }

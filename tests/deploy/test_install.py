@@ -184,6 +184,26 @@ def test_what_serves_comes_back_after_a_restart_of_its_slot_only(site: Site) -> 
     assert enabled == active
 
 
+def test_behind_a_proxy_only_that_proxy_is_heard(site: Site) -> None:
+    site.machine.run("/shared/first/deploy/install.sh", "--yes", "--behind-proxy", "127.0.0.2")
+
+    def status(address: str, scheme: str) -> str:
+        asked = (
+            "-H",
+            "Host: login.example.com",
+            "-H",
+            f"X-Forwarded-Proto: {scheme}",
+            "-H",
+            "Accept: text/html",
+            "http://127.0.0.1/login/",
+        )
+        return site.machine.run("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--interface", address, *asked)
+
+    assert (status("127.0.0.2", "https"), status("127.0.0.2", "http"), status("127.0.0.3", "https")) == ("200", "301", "403")
+    site.install()
+    site.machine.visit("still-in", site.authority)
+
+
 def test_uninstall_leaves_the_data_and_install_brings_the_people_back(site: Site) -> None:
     said = site.machine.run("/opt/gatehouse/current/deploy/uninstall.sh", "--yes")
     assert "/var/lib/gatehouse" in said or "the database gatehouse" in said
