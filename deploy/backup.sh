@@ -15,7 +15,7 @@ that it is whole, and keeps the N newest copies (14; 0 keeps all). Gatehouse may
 
 A copy appears under its name only when it is complete and checked, with its SHA-256 beside it in a .sha256 file. Both
 can be read by their owner only. Exit status: 0 done; 1 failed, and the older copies are all still there; 2 wrong usage.
-The keys in gatehouse.env are not part of a copy: keep them, somewhere else. How to restore: README.md in this directory.
+The keys in /etc/gatehouse/credentials are not part of a copy: keep them, somewhere else. How to restore: README.md in this directory.
 TEXT
 }
 
@@ -51,8 +51,12 @@ while (($#)); do
     shift
 done
 [[ -n $directory ]] || wrong_usage "which directory?"
+for name in DATABASE_URL DATABASE_DIRECT_URL; do # as portal/settings.py reads them: NAME_FILE names a file with the value
+    file=${name}_FILE
+    [[ -z ${!file:-} ]] || printf -v "$name" %s "$(<"${!file}")"
+done
 url=${DATABASE_DIRECT_URL:-${DATABASE_URL:-}}
-[[ -n $url ]] || fail "DATABASE_URL is not set. The service takes it from /etc/gatehouse/gatehouse.env: systemctl start gatehouse-backup"
+[[ -n $url ]] || fail "DATABASE_URL is not set. The service takes it from /etc/gatehouse: systemctl start gatehouse-backup"
 command -v python3 >/dev/null || fail "python3 is not here: apt install python3"
 
 # The copy's newest events are worth as much as the older ones only if they are sealed. Without the release beside this

@@ -18,7 +18,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR = BASE_DIR / "var"
-RELEASE = "0.1.0"
+_build = BASE_DIR / "release"  # written by deploy/lib.sh: which build of the version this is
+RELEASE = _build.read_text().strip() if _build.exists() else "0.1.0"
 
 env = environ.FileAwareEnv()  # each NAME is also read from the file that NAME_FILE names
 

@@ -136,7 +136,7 @@ def find_nginx() -> str | None:
 
 
 class SocketPortal(Portal):
-    """The portal as deploy/gatehouse.service starts it: on a unix socket, with everything it needs in the environment."""
+    """The portal as deploy/gatehouse@.service starts it: on a unix socket, with everything it needs in the environment."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.socket = folder / "portal.sock"

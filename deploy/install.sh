@@ -1,0 +1,330 @@
+#!/usr/bin/env bash
+# Gatehouse on a bare Debian machine, from packages to the operator's link: see --help.
+# shellcheck source=deploy/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+help() {
+    cat <<'TEXT'
+Usage: install.sh [OPTIONS]
+
+Installs Gatehouse on this machine (Debian 12 or later, systemd) and ends with a link with which you become its operator.
+It asks for what no option says. Run again, it changes only what differs; what you gave before it remembers.
+
+  --portal-url URL         where people prove who they are: https://login.example.com
+  --tenant-domain DOMAIN   tenants live at NAME.DOMAIN (default: the portal's host without its first label)
+  --admin-email ADDRESS    yours: the certificate authority writes to it, and the operator's account should have it
+  --database WHAT          local (PostgreSQL on this machine, the default), sqlite, or a URL:
+                           postgres://user:password@host:5432/name?sslmode=verify-full
+  --smtp URL               smtp+tls://user:password@mail.example.com:587, or none: no mail leaves
+  --source SOURCE          the release: a directory, an archive, or with --tag a git repository
+                           (default: the release with this script in it)
+  --tag TAG                which tag of it
+
+  TLS, one of these:
+  --tls-cert FILE --tls-key FILE   the certificate for the portal and *.DOMAIN, with its chain, and its key: they stay where
+                                   they are, nginx reads them there
+  --acme-email ADDRESS             a certificate by Let's Encrypt (certbot, HTTP-01), for the portal's host; this machine must be
+                                   reachable under it on port 80
+  --behind-proxy ADDRESSES         a proxy of yours does TLS: its addresses or networks, comma-separated. nginx speaks http on
+                                   port 80, to them alone, and believes their X-Forwarded-For and X-Forwarded-Proto
+
+  --yes                    ask nothing: take the defaults, stop where there is none
+  --dry-run                say what would be done, change nothing
+
+A URL with a password is better left to the question: the options of a command can be read by everybody on this machine.
+
+  /opt/gatehouse/releases  the releases; the slots blue and green, current and previous lead to one each
+  /etc/gatehouse           gatehouse.env, and the secrets in credentials/ (root alone; systemd hands them to the service)
+  /var/lib/gatehouse       the data; /var/backups/gatehouse the backups
+
+Exit status: 0 done; 1 failed, and a second run goes on from there; 2 wrong usage.
+TEXT
+}
+
+portal_url='' tenant_domain='' admin_email='' database='' smtp='' source='' tag=''
+tls_cert='' tls_key='' acme_email='' behind_proxy='' reason=''
+while (($#)); do
+    case $1 in
+        -h | --help)
+            help
+            exit 0
+            ;;
+        --yes) yes=yes ;;
+        --dry-run) dry_run=yes ;;
+        --portal-url | --tenant-domain | --admin-email | --database | --smtp | --source | --tag | --tls-cert | --tls-key | --acme-email | --behind-proxy)
+            [[ -n ${2:-} ]] || wrong_usage "$1 wants a value"
+            name=${1#--}
+            printf -v "${name//-/_}" %s "$2"
+            shift
+            ;;
+        *) wrong_usage "unknown option $1" ;;
+    esac
+    shift
+done
+need_root
+lock
+if ! command -v apt-get >/dev/null || [[ ! -d /run/systemd/system ]]; then die "this needs Debian 12 or later, with systemd"; fi
+[[ ! -e $OPT/manage.py ]] || die "$OPT is a release that was installed by hand. Move it away (the data is elsewhere), then run this again"
+
+# --- What is wanted ---------------------------------------------------------------------------------------------------
+case ${tls_cert:+files}${acme_email:+acme}${behind_proxy:+proxy} in
+    "" | files | acme | proxy) ;;
+    *) wrong_usage "only one of --tls-cert, --acme-email, --behind-proxy" ;;
+esac
+tls_given=$tls_cert$acme_email$behind_proxy
+if [[ -f $ETC/answers ]]; then
+    while IFS='=' read -r name value; do
+        case $name in
+            portal_url | tenant_domain | admin_email | source) [[ -n ${!name} ]] || printf -v "$name" %s "$value" ;;
+            tls_cert | tls_key | acme_email | behind_proxy) [[ -n $tls_given ]] || printf -v "$name" %s "$value" ;;
+        esac
+    done <"$ETC/answers"
+fi
+
+ask portal_url "Where should people prove who they are? https://"
+[[ -n $portal_url ]] || die "--portal-url is missing: https://login.example.com"
+[[ $portal_url == *://* ]] || portal_url=https://$portal_url
+portal_url=${portal_url%/}
+name='[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+'
+[[ $portal_url =~ ^https://$name$ ]] || die "--portal-url $portal_url: it must look like https://login.example.com, in small letters, without a port and a path"
+host=${portal_url#https://}
+ask tenant_domain "Under which domain do tenants live? NAME." "${host#*.}"
+[[ $tenant_domain =~ ^$name$ ]] || die "--tenant-domain $tenant_domain: it must look like example.com"
+ask admin_email "Your e-mail address" ""
+[[ $admin_email == ?*@?*.?* && $admin_email != *[[:space:]]* ]] || die "--admin-email ${admin_email:-is missing}: it must look like you@example.com"
+
+if [[ ! -f $ETC/credentials/DATABASE_URL ]]; then
+    ask database "Database: local (PostgreSQL here), sqlite, or a postgres:// URL" local
+fi
+case $database in
+    "") database_url=$(<"$ETC/credentials/DATABASE_URL") ;;
+    local) database_url=postgres:////run/postgresql/gatehouse ;;
+    sqlite) database_url=sqlite:///$STATE/gatehouse.sqlite3 ;;
+    postgres://* | sqlite:////*) database_url=$database ;;
+    *) die "--database $database: it must be local, sqlite, or a URL that begins with postgres://" ;;
+esac
+if [[ ! -f $ETC/credentials/EMAIL_URL ]]; then
+    ask smtp "Mail server: smtp+tls://user:password@mail.example.com:587, or none" none
+fi
+case $smtp in
+    "") email_url=$(<"$ETC/credentials/EMAIL_URL") ;;
+    none) email_url= ;;
+    smtp://?* | smtp+tls://?* | smtp+ssl://?*) email_url=$smtp ;;
+    *) die "--smtp $smtp: it must begin with smtp://, smtp+tls:// or smtp+ssl://, or be none" ;;
+esac
+
+if [[ -z $tls_cert$acme_email$behind_proxy ]]; then
+    tls=
+    ask tls "TLS: acme (Let's Encrypt), files, or proxy (a proxy of yours does it)" acme
+    case $tls in
+        acme) acme_email=$admin_email ;;
+        files)
+            ask tls_cert "The certificate with its chain: file"
+            ask tls_key "Its key: file"
+            ;;
+        proxy) ask behind_proxy "The proxy's addresses or networks, comma-separated" ;;
+        *) die "TLS: acme, files or proxy, not $tls" ;;
+    esac
+fi
+[[ -n $tls_cert$acme_email$behind_proxy ]] || die "one of --tls-cert, --acme-email, --behind-proxy is missing"
+if [[ -n $tls_cert ]]; then
+    [[ -r $tls_cert && -r $tls_key ]] || die "--tls-cert and --tls-key must both be files that can be read"
+    tls_cert=$(realpath -s -- "$tls_cert") tls_key=$(realpath -s -- "$tls_key")
+fi
+if [[ -n $behind_proxy ]] && command -v python3 >/dev/null; then
+    python3 -c 'import ipaddress, sys; [ipaddress.ip_network(p.strip(), strict=False) for p in sys.argv[1].split(",")]' "$behind_proxy" 2>/dev/null ||
+        die "--behind-proxy $behind_proxy: addresses or networks, as 10.0.0.5,192.168.7.0/24"
+fi
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+source=${source:-$here}
+
+# --- Packages and the user --------------------------------------------------------------------------------------------
+packages=(python3 python3-venv nginx curl openssl)
+[[ -z $tag ]] || packages+=(git)
+[[ -z $acme_email ]] || packages+=(certbot)
+case $database_url in
+    postgres:////*) packages+=(postgresql) ;;
+    postgres://*) packages+=(postgresql-client) ;;
+esac
+missing=()
+for package in "${packages[@]}"; do
+    [[ $(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
+done
+add_packages() {
+    apt-get -qq update >/dev/null 2>&1 || say "The lists of packages could not be renewed; going on with those that are here."
+    DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "$@" >"$work/apt" 2>&1 || {
+        tail -n 20 "$work/apt" >&2
+        die "these packages could not be installed: $*"
+    }
+}
+if ((${#missing[@]})); then run "install ${missing[*]}" add_packages "${missing[@]}"; fi
+
+getent passwd gatehouse >/dev/null || run "make the user gatehouse" useradd --system --user-group --home-dir "$STATE" --no-create-home \
+    --shell /usr/sbin/nologin gatehouse
+id -nG www-data 2>/dev/null | grep -qw gatehouse || run "let nginx open the socket of gatehouse" usermod --append --groups gatehouse www-data
+
+folder 0755 root:root "$ETC"
+folder 0700 root:root "$ETC/credentials"
+folder 0700 root:root "$ETC/tls"
+folder 0755 root:root "$OPT"
+folder 0700 gatehouse:gatehouse "$STATE"
+folder 0700 gatehouse:gatehouse "$BACKUPS"
+
+# --- The release ------------------------------------------------------------------------------------------------------
+slot=$(live_slot)
+if [[ -n $slot && -f $OPT/$slot/release ]]; then
+    release=$(readlink -f "$OPT/$slot")
+    say "The release $(id_of "$release") is installed; upgrade.sh brings another."
+else
+    slot=blue
+    build "$source" "$tag"
+fi
+from=$release
+[[ -f $from/release ]] || from=$here # a dry run
+link "$release" "$OPT/$slot"
+link "$release" "$OPT/current"
+
+# --- Settings and secrets ---------------------------------------------------------------------------------------------
+# secret NAME COMMAND…: made once. A key that is lost takes sessions and authenticators with it.
+secret() { [[ -s $ETC/credentials/$1 ]] || run "make the secret $1" _secret "$@"; }
+_secret() { put 0600 root:root "$ETC/credentials/$1" < <("${@:2}") >/dev/null; }
+secret SECRET_KEY python3 -c 'import secrets; print(secrets.token_urlsafe(50))'
+secret ENCRYPTION_KEYS python3 -c 'import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())'
+put 0600 root:root "$ETC/credentials/DATABASE_URL" <<<"$database_url"
+put 0600 root:root "$ETC/credentials/EMAIL_URL" < <(printf %s "$email_url")
+
+# settings: gatehouse.env with the two names in it; what else somebody wrote there stays.
+settings() {
+    if [[ -f $ETC/gatehouse.env ]]; then
+        cat "$ETC/gatehouse.env"
+    else
+        sed -E -e "s#^(SECRET_KEY|ENCRYPTION_KEYS|DATABASE_URL)=.*#\# $ETC/credentials/\1 has it.#" \
+            -e 's/^\#(EMAIL_URL)=$/\# \/etc\/gatehouse\/credentials\/\1 has it./' \
+            -e "s/^#GRANIAN_WORKERS=.*/GRANIAN_WORKERS=$(nproc)/" "$from/deploy/gatehouse.env.example"
+    fi | sed -e "s#^PORTAL_URL=.*#PORTAL_URL=$portal_url#" -e "s#^TENANT_DOMAIN=.*#TENANT_DOMAIN=$tenant_domain#"
+}
+put 0600 root:root "$ETC/gatehouse.env" < <(settings)
+
+answers_given() {
+    local name
+    for name in portal_url tenant_domain admin_email tls_cert tls_key acme_email behind_proxy; do
+        [[ -z ${!name} ]] || printf '%s=%s\n' "$name" "${!name}"
+    done
+}
+put 0600 root:root "$ETC/answers" < <(answers_given)
+
+# --- The database -----------------------------------------------------------------------------------------------------
+as_postgres() { runuser -u postgres -- "$@"; }
+if [[ $database_url == postgres:////run/postgresql/gatehouse ]]; then
+    if [[ -n $dry_run ]] || ! as_postgres psql -qtAc "select 1 from pg_roles where rolname = 'gatehouse'" 2>/dev/null | grep -q 1; then
+        systemctl --quiet is-active postgresql || run "start PostgreSQL" systemctl enable --now postgresql
+        run "make the role gatehouse" as_postgres createuser gatehouse
+    fi
+    if [[ -n $dry_run ]] || ! as_postgres psql -qtAc "select 1 from pg_database where datname = 'gatehouse'" 2>/dev/null | grep -q 1; then
+        run "make the database gatehouse" as_postgres createdb -O gatehouse -E UTF8 -T template0 gatehouse
+    fi
+fi
+
+units_of "$from"
+/usr/local/sbin/gatehouse migrate --check --skip-checks </dev/null >/dev/null 2>&1 ||
+    run "migrate the database" /usr/local/sbin/gatehouse migrate --no-input --skip-checks --verbosity 0 </dev/null ||
+    die "the database could not be migrated"
+[[ -n $(live_slot) ]] || put 0644 root:root "$UPSTREAM" <"$from/deploy/nginx-upstream.conf"
+begin() { start_slot "$slot" "$release" || die "$reason"; }
+systemctl --quiet is-active "gatehouse@$slot" || run "start Gatehouse in the slot $slot" begin
+systemctl --quiet is-enabled "gatehouse@$slot" 2>/dev/null || run "start it at every boot" systemctl --quiet enable "gatehouse@$slot"
+
+# --- nginx and TLS ----------------------------------------------------------------------------------------------------
+SITE=/etc/nginx/sites-available/gatehouse
+before=$changed
+
+# site FILE: one of the release's two, with this machine's names.
+site() {
+    say "# Written by install.sh. Servers of your own belong in files of their own."
+    sed -e "s/login\.example\.com/$host/g" -e "s/\*\.example\.com/*.$tenant_domain/g" \
+        -e "s#^ *\# each proxy#$(proxies_as '    %s 1;')#" -e "s#^\# each real_ip#$(proxies_as 'set_real_ip_from %s;')#" "$1" |
+        if [[ -e /proc/net/if_inet6 ]]; then cat; else grep -v 'listen \[::\]'; fi
+}
+
+# proxies_as FORMAT: a line for each proxy, as sed's replacement.
+proxies_as() {
+    local proxy lines=
+    for proxy in ${behind_proxy//,/ }; do
+        # shellcheck disable=SC2059 # the format is ours
+        lines+=$(printf "$1" "$proxy")'\n'
+    done
+    printf %s "${lines%\\n}"
+}
+
+self_signed() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj "/CN=$host" \
+        -addext "subjectAltName=DNS:$host" -keyout "$ETC/tls/first.key" -out "$ETC/tls/first.pem" 2>/dev/null
+}
+
+certified() {
+    certbot certonly --quiet --non-interactive --agree-tos --email "$acme_email" --webroot --webroot-path /var/www/html \
+        --cert-name "$host" --domain "$host" --deploy-hook "systemctl reload nginx" ||
+        die "there is no certificate yet. Does $host lead to this machine, and is port 80 open? Then run this again"
+}
+
+put 0600 root:root "$ETC/proxies" < <(printf %s "${behind_proxy:+$behind_proxy$'\n'}")
+if [[ -n $tls_cert ]]; then
+    link "$tls_cert" "$ETC/tls/fullchain.pem"
+    link "$tls_key" "$ETC/tls/privkey.pem"
+elif [[ -n $acme_email && ! -e /etc/letsencrypt/live/$host/fullchain.pem ]]; then
+    [[ -e $ETC/tls/first.pem ]] || run "make a certificate for the first minute" self_signed
+    link "$ETC/tls/first.pem" "$ETC/tls/fullchain.pem"
+    link "$ETC/tls/first.key" "$ETC/tls/privkey.pem"
+fi
+snippets_of "$from"
+if [[ -n $behind_proxy ]]; then
+    put 0644 root:root "$SITE" < <(site "$from/deploy/proxied-nginx.conf")
+else
+    put 0644 root:root "$SITE" < <(site "$from/deploy/nginx.conf")
+fi
+[[ ! -L /etc/nginx/sites-enabled/default ]] || run "take nginx's default site away: ours answers for unknown names" rm /etc/nginx/sites-enabled/default
+link ../sites-available/gatehouse /etc/nginx/sites-enabled/gatehouse
+reload_nginx() {
+    nginx -q -t || die "nginx does not take its configuration; what runs goes on as it was"
+    systemctl --quiet enable nginx
+    systemctl reload-or-restart nginx
+}
+if ((changed > before)) || ! systemctl --quiet is-active nginx; then run "let nginx read its site" reload_nginx; fi
+if [[ -n $acme_email ]]; then
+    [[ -e /etc/letsencrypt/live/$host/fullchain.pem ]] || run "get a certificate for $host" certified
+    before=$changed
+    link "/etc/letsencrypt/live/$host/fullchain.pem" "$ETC/tls/fullchain.pem"
+    link "/etc/letsencrypt/live/$host/privkey.pem" "$ETC/tls/privkey.pem"
+    ((changed == before)) || run "let nginx read the certificate" reload_nginx
+fi
+[[ -n $dry_run ]] || served "$release" || die "nginx does not lead to Gatehouse: journalctl -u nginx -u gatehouse@$slot"
+
+# --- Every night ------------------------------------------------------------------------------------------------------
+for timer in "$from"/deploy/*.timer; do
+    timer=${timer##*/}
+    systemctl --quiet is-active "$timer" || run "start $timer" systemctl --quiet enable --now "$timer"
+done
+
+# --- The end ----------------------------------------------------------------------------------------------------------
+if [[ -n $dry_run ]]; then
+    say "Nothing was changed. $changed steps would be done."
+    exit 0
+fi
+((changed)) || say "Nothing to change: everything is as you asked."
+# covered NAME: warns while there is time, before the first person comes.
+covered() { openssl x509 -in "$ETC/tls/fullchain.pem" -noout -checkhost "$1" 2>/dev/null | grep -q 'does match'; }
+if [[ -z $behind_proxy ]]; then
+    covered "$host" || say "Mind: the certificate does not cover $host."
+    covered "any.$tenant_domain" || say "Mind: the certificate covers no tenant: each host of one needs its own, or get one for *.$tenant_domain."
+fi
+[[ -n $email_url ]] || say "Mind: without --smtp nobody can prove an address or set a forgotten password by himself."
+if [[ -d $release/identity/management/commands && -n $(find "$release" -path '*/management/commands/doctor.py' -not -path '*/.venv/*') ]]; then
+    /usr/local/sbin/gatehouse doctor </dev/null || say "The doctor found something: see above. It is asked again by: gatehouse doctor"
+fi
+if /usr/local/sbin/gatehouse operator --skip-checks list </dev/null | grep -q 'No operators yet'; then
+    say ""
+    say "Gatehouse serves at $portal_url. Open this link and sign up, as $admin_email: that account is the operator's."
+    /usr/local/sbin/gatehouse operator --skip-checks link </dev/null
+else
+    say "Gatehouse serves at $portal_url."
+fi

@@ -1,0 +1,141 @@
+"""A bare Debian with a systemd of its own, booted by systemd-nspawn, without a network: packages come from its own cache."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+ROOT = Path(__file__).resolve().parents[2]
+SUITE = "bookworm"
+# What install.sh may ask for; downloaded into the root's cache and not installed.
+PACKAGES = ("python3", "python3-venv", "nginx", "curl", "openssl", "postgresql", "git")
+
+
+def lacking() -> str:
+    """What this machine has not, in words; nothing if it can boot another."""
+    if os.getuid() != 0:
+        return "booting a machine takes root"
+    for command, package in (("debootstrap", "debootstrap"), ("systemd-nspawn", "systemd-container"), ("nsenter", "util-linux")):
+        if not shutil.which(command):
+            return f"{command} is not here: apt install {package}"
+    return ""
+
+
+def cache() -> Path:
+    """Where the root and the wheels are kept between runs."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    place = Path(given) / "gatehouse-test-root" if given else Path("/var/cache/gatehouse-test-root")
+    place.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def bare_root() -> Path:
+    """A Debian with systemd and nothing else. Made once (a minute)."""
+    root = cache() / SUITE
+    if root.exists():
+        return root
+    draft = cache() / f"{SUITE}.new"
+    shutil.rmtree(draft, ignore_errors=True)
+    subprocess.run(
+        ["debootstrap", "--variant=minbase", "--include=systemd,systemd-sysv,dbus,ca-certificates,iproute2", SUITE, draft],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    shutil.copy("/etc/resolv.conf", draft / "etc/resolv.conf")
+    fetch = f"apt-get -qq update && apt-get -qq install --download-only --no-install-recommends {' '.join(PACKAGES)}"
+    subprocess.run(["chroot", draft, "sh", "-c", fetch], check=True, stdout=subprocess.DEVNULL)
+    (draft / "etc/resolv.conf").unlink()
+    draft.rename(root)
+    return root
+
+
+def wheels() -> Path:
+    """The packages of requirements.txt, from where this machine's pip takes them."""
+    locked = ROOT / "requirements.txt"
+    place = cache() / f"wheels-{hashlib.sha256(locked.read_bytes()).hexdigest()[:12]}"
+    if not place.exists():
+        draft = place.with_suffix(".new")
+        shutil.rmtree(draft, ignore_errors=True)
+        command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--require-hashes"]
+        only = ["--only-binary", ":all:", "--python-version", "3.11"]
+        subprocess.run([*command, *only, "-r", locked, "-d", draft], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        draft.rename(place)
+    return place
+
+
+class Machine:
+    """Boots the bare root under a layer of memory, so that it stays as it is; what is in `shared` is at /shared there."""
+
+    def __init__(self, folder: Path, shared: Path) -> None:
+        command = ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--private-network"]
+        where = ["--volatile=overlay", f"--directory={bare_root()}"]
+        binds = [f"--bind-ro={shared}:/shared", f"--bind-ro={wheels()}:/wheels"]
+        self.log = folder / "boot.log"
+        self._output = self.log.open("w")
+        self.process = subprocess.Popen(
+            [*command, *where, *binds], stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        self._wait()
+
+    def _leader(self) -> str:
+        """The process that is number 1 in there."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return children[0] if children else ""
+
+    def _wait(self) -> None:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and self.process.poll() is None:
+            if self._leader() and self.try_("systemctl", "is-system-running").stdout.strip() in {"running", "degraded"}:
+                return
+            time.sleep(0.3)
+        self.stop()
+        raise TimeoutError(f"the machine did not boot:\n{self.log.read_text()}")
+
+    def try_(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run something in there."""
+        clean = ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"]
+        pip = ["PIP_NO_INDEX=1", "PIP_FIND_LINKS=/wheels"]
+        enter = ["nsenter", "--target", self._leader(), "--all"]
+        return subprocess.run([*enter, *clean, *pip, *command], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+
+    def run(self, *command: str) -> str:
+        """Run something in there that must succeed; returns what it printed."""
+        done = self.try_(*command)
+        assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}{done.stderr}{self._journal()}"
+        return done.stdout
+
+    def _journal(self) -> str:
+        return self.try_("journalctl", "--no-pager", "--lines=40", "--priority=warning").stdout
+
+    def client(self, *arguments: str) -> subprocess.Popen[str]:
+        """tests.deploy.client, with this machine's network and our own files."""
+        enter = ["nsenter", "--target", self._leader(), "--net"]
+        return subprocess.Popen(
+            [*enter, sys.executable, "-m", "tests.deploy.client", *arguments],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def visit(self, *arguments: str) -> None:
+        said, wrong = self.client(*arguments).communicate(timeout=120)
+        assert not wrong, said + wrong
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.try_("systemctl", "poweroff", "--force", "--force")  # nobody needs what is in there
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(10)
+        self._output.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()

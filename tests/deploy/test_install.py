@@ -1,0 +1,213 @@
+"""A bare machine, installed, upgraded under load, rolled back, taken away: `make deploy-test`, in this order.
+
+UPGRADES=10 has it upgraded ten times in a row under load, to and fro between two releases.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import missing
+from tests.deploy.machine import ROOT, Machine, lacking
+
+pytestmark = pytest.mark.deploy
+UPGRADES = int(os.environ.get("UPGRADES", "1"))
+IDS = re.compile(r"\d+\.\d+\.\d+-[0-9a-f]{10}")
+
+
+@dataclass
+class Site:
+    """The machine, the folder that it sees as /shared, and how it is installed."""
+
+    machine: Machine
+    shared: Path
+    database: str
+
+    @property
+    def authority(self) -> str:
+        return str(self.shared / "cert.pem")
+
+    def install(self, *more: str) -> str:
+        names = ("--portal-url", "https://login.example.com", "--admin-email", "erin@example.com")
+        tls = ("--tls-cert", "/shared/cert.pem", "--tls-key", "/shared/key.pem")
+        which = ("--database", self.database, "--smtp", "none")
+        return self.machine.run("/shared/first/deploy/install.sh", "--yes", *names, *tls, *which, *more)
+
+    def release(self) -> str:
+        """Which release answers through nginx."""
+        way = ("--insecure", "--resolve", "login.example.com:443:127.0.0.1")
+        return str(json.loads(self.machine.run("curl", "-s", *way, "https://login.example.com/readyz"))["release"])
+
+    def files(self) -> str:
+        """Every file that install.sh writes, with the time of its last change."""
+        places = ("/etc/gatehouse", "/etc/nginx", "/etc/systemd/system", "/opt/gatehouse", "/usr/local/sbin")
+        return "\n".join(sorted(self.machine.run("find", *places, "-printf", "%p %T@ %m %u %l\n").splitlines()))
+
+    @contextmanager
+    def under_load(self) -> Iterator[dict[str, Any]]:
+        """What people met meanwhile is in the dictionary afterwards."""
+        client = self.machine.client("load", self.authority)
+        assert client.stdout
+        assert client.stdout.readline() == "ready\n", client.communicate()
+        result: dict[str, Any] = {}
+        try:
+            yield result
+            time.sleep(1)
+        finally:
+            said, wrong = client.communicate("")
+        assert not wrong, wrong
+        result |= json.loads(said)
+        print(f"{self.database}: {sum(result['kinds'].values())} requests {result['kinds']}, slowest {result['slowest']} s")
+
+
+def copy(to: Path, change: str, text: str) -> None:
+    """The working tree as a release of its own: one file has one more line."""
+    shutil.copytree(ROOT, to, ignore=shutil.ignore_patterns(".git", ".venv", "var", "__pycache__", "*.pyc", "*.mo"))
+    with (to / change).open("a") as file:
+        file.write(text)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "local"])
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    if lack := lacking():
+        missing(lack)
+    folder = tmp_path_factory.mktemp("machine")
+    shared = folder / "shared"
+    shared.mkdir()
+    copy(shared / "first", "CHANGELOG.md", "\n")
+    copy(shared / "next", "CHANGELOG.md", "\n\n")
+    copy(shared / "broken", "portal/wsgi.py", "\nraise RuntimeError('this release does not start')\n")
+    certificate = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    names = ["-subj", "/CN=test", "-addext", "subjectAltName=DNS:login.example.com,DNS:*.example.com"]
+    files = ["-keyout", str(shared / "key.pem"), "-out", str(shared / "cert.pem")]
+    subprocess.run([*certificate, *names, *files], check=True, capture_output=True)
+    with Machine(folder, shared) as machine:
+        yield Site(machine, shared, request.param)
+
+
+def test_a_bare_machine_becomes_a_portal_by_one_command_and_its_operator_signs_in(site: Site) -> None:
+    said = site.install()
+    link = re.search(r"https://login\.example\.com/signup/\S+", said)
+    assert link, said
+    site.machine.visit("sign-up", site.authority, link[0])
+    assert IDS.fullmatch(site.release())
+    assert site.machine.run("systemctl", "--failed", "--plain", "--no-legend") == ""
+
+
+def test_the_owner_of_a_first_tenant_signs_in_there(site: Site) -> None:
+    manage = "/usr/local/sbin/gatehouse"
+    site.machine.run(manage, "tenant", "add", "acme", "Acme")
+    site.machine.run(manage, "user", "add", "olivia", "olivia@acme.example", "--verified")
+    site.machine.run(manage, "member", "add", "acme", "olivia", "--role", "owner")
+    link = re.search(r"https://login\.example\.com/\S+", site.machine.run(manage, "user", "link", "olivia"))
+    assert link
+    site.machine.visit("set-password", site.authority, link[0])
+
+
+def test_a_second_run_changes_nothing_and_says_so(site: Site) -> None:
+    before = site.files()
+    assert "Nothing to change: everything is as you asked." in site.install()
+    assert "Nothing to change: everything is as you asked." in site.machine.run("/shared/first/deploy/install.sh", "--yes")
+    assert site.files() == before
+
+
+def test_nobody_but_root_reads_the_secrets_and_no_process_has_them_in_its_environment(site: Site) -> None:
+    secrets = [line for line in site.machine.run("sh", "-c", "cat /etc/gatehouse/credentials/*_KEY*").split() if line]
+    assert len(secrets) == 2
+    for file in site.machine.run("find", "/etc/gatehouse/credentials", "-type", "f", "-printf", "%u %m\n").splitlines():
+        assert file == "root 600"
+    environments = site.machine.run("sh", "-c", "cat /proc/[0-9]*/environ | tr '\\0' '\\n'")
+    assert "SECRET_KEY_FILE=/run/credentials/" in environments
+    assert not any(secret in environments for secret in secrets)
+
+
+def test_the_jobs_of_the_night_run(site: Site) -> None:
+    site.machine.run("systemctl", "start", "gatehouse-prune", "gatehouse-backup", "gatehouse-verify")
+    timers = site.machine.run("systemctl", "list-timers", "--plain", "--no-legend", "gatehouse-*")
+    assert timers.count("gatehouse-") == 6
+    assert site.machine.run("ls", "/var/backups/gatehouse").count("gatehouse-") == 2
+
+
+def test_an_upgrade_under_load_fails_no_request_and_signs_nobody_out(site: Site) -> None:
+    served = [site.release()]
+    with site.under_load() as met:
+        for count in range(UPGRADES):
+            said = site.machine.run(f"/shared/{('next', 'first')[count % 2]}/deploy/upgrade.sh")
+            served.append(site.release())
+            assert f"{served[-1]} serves." in said
+    assert met["failed"] == []
+    assert min(met["kinds"].get(kind, 0) for kind in ("read", "sign-in", "hand-off", "end")) > 0
+    assert all(before != after for before, after in pairwise(served))
+    site.machine.visit("still-in", site.authority)
+    assert "Nothing to do." in site.machine.run(f"/opt/gatehouse/releases/{served[-1]}/deploy/upgrade.sh")
+
+
+def test_a_release_that_does_not_start_is_taken_back_with_the_reason(site: Site) -> None:
+    old = site.release()
+    with site.under_load() as met:
+        done = site.machine.try_("/shared/broken/deploy/upgrade.sh", "--no-backup")
+    assert done.returncode == 1
+    assert "did not start: journalctl -u gatehouse@" in done.stderr
+    assert f"{old} goes on serving." in done.stderr
+    assert met["failed"] == []
+    assert site.release() == old
+    site.machine.visit("still-in", site.authority)
+
+
+def test_a_rollback_under_load_fails_no_request_and_is_a_matter_of_seconds(site: Site) -> None:
+    new = site.release()
+    with site.under_load() as met:
+        said = site.machine.run("/opt/gatehouse/current/deploy/rollback.sh")
+    assert met["failed"] == []
+    assert site.release() != new
+    print(said.splitlines()[-1])
+    site.machine.visit("still-in", site.authority)
+    site.machine.run("/opt/gatehouse/current/deploy/rollback.sh")
+    assert site.release() == new
+
+
+def test_what_serves_comes_back_after_a_restart_of_its_slot_only(site: Site) -> None:
+    enabled = [slot for slot in ("blue", "green") if site.machine.try_("systemctl", "is-enabled", f"gatehouse@{slot}").returncode == 0]
+    active = [slot for slot in ("blue", "green") if site.machine.try_("systemctl", "is-active", f"gatehouse@{slot}").returncode == 0]
+    assert len(active) == 1
+    assert enabled == active
+
+
+def test_behind_a_proxy_only_that_proxy_is_heard(site: Site) -> None:
+    site.machine.run("/shared/first/deploy/install.sh", "--yes", "--behind-proxy", "127.0.0.2")
+
+    def status(address: str, scheme: str) -> str:
+        asked = (
+            "-H",
+            "Host: login.example.com",
+            "-H",
+            f"X-Forwarded-Proto: {scheme}",
+            "-H",
+            "Accept: text/html",
+            "http://127.0.0.1/login/",
+        )
+        return site.machine.run("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--interface", address, *asked)
+
+    assert (status("127.0.0.2", "https"), status("127.0.0.2", "http"), status("127.0.0.3", "https")) == ("200", "301", "403")
+    site.install()
+    site.machine.visit("still-in", site.authority)
+
+
+def test_uninstall_leaves_the_data_and_install_brings_the_people_back(site: Site) -> None:
+    said = site.machine.run("/opt/gatehouse/current/deploy/uninstall.sh", "--yes")
+    assert "/var/lib/gatehouse" in said or "the database gatehouse" in said
+    assert site.machine.try_("ls", "/opt/gatehouse").returncode != 0
+    assert site.machine.try_("systemctl", "cat", "gatehouse@blue").returncode != 0
+    assert "operator link" not in site.install()
+    site.machine.visit("still-in", site.authority)

@@ -1,0 +1,45 @@
+"""The scripts and units of deploy/, as far as no machine has to boot for it (tests/deploy boots one)."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import missing
+
+DEPLOY = Path(__file__).parent.parent / "deploy"
+SCRIPTS = sorted(path for path in DEPLOY.glob("*.sh") if path.name != "lib.sh")
+UNITS = sorted(DEPLOY.glob("*.service"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_every_script_says_what_it_does(script: Path) -> None:
+    done = subprocess.run(["bash", script, "--help"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"Usage: {script.name} ")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_every_script_refuses_what_it_does_not_know(script: Path) -> None:
+    done = subprocess.run(["bash", script, "--no-such-option"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"{script.name} --help tells more" in done.stderr
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_every_unit_is_hardened(unit: Path) -> None:
+    """systemd's own figure, from 0 (nothing can happen) to 10; 1.5 at most."""
+    if not shutil.which("systemd-analyze"):
+        missing("systemd-analyze is not here: apt install systemd")
+    command = ["systemd-analyze", "security", "--offline=yes", "--threshold=15", "--no-pager"]
+    done = subprocess.run([*command, unit], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_every_unit_gets_its_secrets_from_systemd(unit: Path) -> None:
+    text = unit.read_text()
+    assert "LoadCredential=gatehouse:/etc/gatehouse/credentials" in text
+    assert re.search(r"ExecStart=/opt/gatehouse/(%i|current)/deploy/with-credentials ", text)
