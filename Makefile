@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 # Everything that a shell runs.
-SCRIPTS := .ci/run deploy/gatehouse deploy/backup.sh
+SCRIPTS := .ci/run deploy/gatehouse deploy/database.sh deploy/backup.sh deploy/verify-backup.sh deploy/restore.sh
 
 .PHONY: help run texts test check lint types django asvs bench races shots lock clean
 .NOTPARALLEL:
