@@ -33,6 +33,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/database.sh"
 keep=14
 directory=
 dry_run=
+arguments=("$@")
 while (($#)); do
     case $1 in
         -h | --help)
@@ -59,8 +60,9 @@ while (($#)); do
     shift
 done
 [[ -n $directory ]] || wrong_usage "which directory?"
-as_service=() # whoever calls it writes the copy
 read_environment
+# A log that root makes beside an SQLite file would keep the service from writing.
+if ((${#as_service[@]})); then exec "${as_service[@]}" "${BASH_SOURCE[0]}" "${arguments[@]}"; fi
 find_database
 
 draft=

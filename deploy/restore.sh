@@ -100,6 +100,8 @@ stop_services() {
     ((${#stopped[@]})) || return 0
     echo "Stopping ${stopped[*]}"
     systemctl stop "${stopped[@]}"
+    # The servers come back at once, the jobs by their timers.
+    mapfile -t stopped < <(printf '%s\n' "${stopped[@]}" | grep --extended-regexp '^gatehouse(@.*)?\.service$')
 }
 
 start_services() {
@@ -133,6 +135,17 @@ if [[ -z $yes ]]; then
     [[ $answer == yes ]] || fail "not done. $untouched"
 fi
 
+# A server whose disk is full stops for everybody. Known only where the disk is this machine's.
+room_at_server() {
+    local data needed free
+    [[ ${PGHOST:-/} =~ ^(/.*|localhost|127\.0\.0\.1|::1)$ ]] || return 0
+    data=$(admin <<<'SHOW data_directory' 2>/dev/null) && [[ -d $data ]] || return 0
+    needed=$(admin --set=there="$there" <<<"SELECT coalesce(max(pg_database_size(datname)), 0) FROM pg_database WHERE datname = :'there'")
+    needed=$((2 * needed)) # it is written into PostgreSQL's log, too
+    free=$(df --output=avail -B1 -- "$data" | tail -n 1)
+    ((free > needed)) || fail "the disk of $data is too full: $((needed >> 20)) MB needed, $((free >> 20)) MB free. $untouched"
+}
+
 # --- Beside the one there is ------------------------------------------------------------------------------------------
 
 echo "Restoring into a new database; Gatehouse goes on meanwhile."
@@ -147,6 +160,7 @@ if [[ $kind == sqlite ]]; then
 else
     new=${there:0:40}_restoring_${time,,}
     owner=${PGUSER:-$("${as_service[@]}" id -un)}
+    room_at_server
     admin --set=new="$new" --set=owner="$owner" <<<'CREATE DATABASE :"new" OWNER :"owner" TEMPLATE template0;' ||
         fail "no new database can be made. Run this as root on the machine of the server, or let the role $owner: ALTER ROLE $owner CREATEDB. $untouched"
     load_postgresql "$new" || fail "the copy cannot be restored. PostgreSQL says why above: a full disk, or a newer PostgreSQL wrote the copy. $untouched"
