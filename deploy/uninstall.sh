@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Takes the program away and leaves the data: see --help.
-# shellcheck source=deploy/lib.sh
-source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=deploy/releases.sh
+source "$(dirname "${BASH_SOURCE[0]}")/releases.sh"
 
 help() {
     cat <<'TEXT'

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The next release, without a failed request: see --help.
-# shellcheck source=deploy/lib.sh
-source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=deploy/releases.sh
+source "$(dirname "${BASH_SOURCE[0]}")/releases.sh"
 
 help() {
     cat <<'TEXT'

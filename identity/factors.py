@@ -129,6 +129,16 @@ def place(pk: uuid.UUID) -> str:
     return f"totp:{pk}"
 
 
+def spend_codes() -> int:
+    """No code that any authenticator has shown is good, up to the one that a fast phone shows now; what is being set up is dropped.
+
+    Returns how many were being set up.
+    """
+    step = int(clock.now().timestamp()) // STEP + TOLERANCE
+    TotpDevice.objects.filter(last_step__lt=step).update(last_step=step)
+    return TotpDevice.objects.filter(confirmed=False).delete()[0]
+
+
 # --- Recovery codes -----------------------------------------------------------------------------------------------
 
 
@@ -178,6 +188,11 @@ def _readable(code: str) -> str:
 
 def codes_left(user: User) -> int:
     return RecoveryCode.objects.filter(user=user, used_at=None).count()
+
+
+def void_recovery_codes() -> int:
+    """Make everybody's unused recovery codes worthless; returns how many there were. Whoever needs some makes new ones."""
+    return RecoveryCode.objects.filter(used_at=None).update(used_at=clock.now())
 
 
 def _take_recovery_code(user: User, code: str) -> bool:

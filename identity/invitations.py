@@ -155,6 +155,11 @@ def revoke(invitation: Invitation, *, by: Actor = members.COMMAND_LINE) -> bool:
     return bool(done)
 
 
+def void_all() -> int:
+    """Make every open invitation worthless, whoever sent it; returns how many there were."""
+    return Invitation.objects.filter(accepted_at=None, revoked_at=None).update(revoked_at=clock.now())
+
+
 def _note(kind: str, invitation: Invitation, by: Actor, **data: bool) -> None:
     known: dict[str, Any] = {"invitation": invitation.pk, "role": invitation.role, **data, **by.source}
     events.record(kind, request=by.request, tenant=invitation.tenant, actor=by.user, **known)

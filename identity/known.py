@@ -119,3 +119,8 @@ def revoke(user: User, pk: int, *, request: HttpRequest | None = None) -> bool:
 def forget_all(user: User) -> None:
     """Every browser of a person is unknown from now on. Called with the change of password or factors, in its transaction."""
     KnownDevice.objects.filter(user=user, revoked_at=None).update(revoked_at=clock.now(), trusted_until=None)
+
+
+def trust_none() -> int:
+    """No browser of anybody stands in for a code any more; all stay known. Returns how many were trusted."""
+    return KnownDevice.objects.filter(trusted_until__isnull=False).update(trusted_until=None)

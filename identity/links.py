@@ -93,6 +93,11 @@ def void(user: User, *purposes: Link.Purpose) -> None:
     rows.update(used_at=clock.now())
 
 
+def void_all() -> int:
+    """Make every unused link of everybody worthless; returns how many there were."""
+    return Link.objects.filter(used_at=None).update(used_at=clock.now())
+
+
 def void_all_but_ways_back(user: User) -> None:
     """The same, but for the links by which an owner takes the account back from a thief."""
     void(user, *(purpose for purpose in Link.Purpose if purpose not in OUTLIVES_A_PASSWORD))

@@ -312,6 +312,14 @@ def retry(which: QuerySet[Mail]) -> int:
     return which.update(failed_at=None, due_at=clock.now(), tries=0)
 
 
+def drop_all(error: str) -> int:
+    """Send nothing of what waits, nor of what was given up: it may have left before, and its links are over. Returns how many waited."""
+    with transaction.atomic():
+        Mail.objects.filter(to="").delete()
+        Mail.objects.filter(failed_at__isnull=False).update(body="")
+        return Mail.objects.filter(due_at__isnull=False).update(due_at=None, failed_at=clock.now(), body="", error=error)
+
+
 def text_of(mail: Mail) -> dict[str, str]:
     """Text and HTML of a mail that is still kept. Raises crypto.Undecipherable."""
     body: dict[str, str] = json.loads(crypto.decrypt(mail.body, place(mail.pk)))

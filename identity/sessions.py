@@ -2,8 +2,8 @@
 
 Who calls whom: the middleware asks `live` and `touch` for every request; the portal's sign-in view calls `sign_in`; a hand-off
 calls `lock_portal` and `open_branch` around its ticket, in one transaction; a step-up calls `prove_again`; everything that
-ends a session, anywhere, calls `end` (or `end_here`, `end_everywhere`, `end_others`, `end_tenant`, which call it; so does
-`identity.mass`, for many). Lock order, everywhere: user, portal rows by id, tickets, tenants by id, memberships, branches by id.
+ends a session, anywhere, calls `end` (or `end_here`, `end_everywhere`, `end_others`, `end_tenant`, `end_all`, which call it; so
+does `identity.mass`, for many). Lock order, everywhere: user, portal rows by id, tickets, tenants by id, memberships, branches by id.
 The ledger's buckets are held alone.
 """
 
@@ -565,6 +565,22 @@ def stamp_tenant(tenant: Tenant, *, spare: Session | None = None, reason: Sessio
     Tenant.objects.filter(pk=tenant.pk).update(valid_from=stamp)
     tenant.valid_from = stamp
     return held[tenant.pk]
+
+
+def stamp_everything() -> None:
+    """From this moment no older proof of anybody opens anything anywhere. `end_all` marks the rows behind it."""
+    stamp = clock.now() + timedelta(microseconds=1)
+    User.objects.filter(valid_from__lt=stamp).update(valid_from=stamp)  # never set back
+    Tenant.objects.filter(valid_from__lt=stamp).update(valid_from=stamp)
+
+
+def end_all(*, note: str) -> int:
+    """End every session of everybody, in batches; returns their number. For a database that nobody else uses, after its stamp."""
+    total = 0
+    rows = Session.objects.filter(ended_at=None).order_by("pk").values_list("pk", flat=True)
+    while ids := list(rows[:BATCH]):
+        total += len(end(Session.objects.filter(pk__in=ids), by=None, reason=Reason.BY_OPERATOR, note=note, tell=False))
+    return total
 
 
 def _spare(portal: Session, places: dict[int, Tenant], tenant: Tenant, reason: Session.Reason, note: str) -> None:

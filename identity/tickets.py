@@ -164,6 +164,11 @@ def redeem(
     return Redeemed(branch, key)
 
 
+def void_all() -> int:
+    """Make every unused ticket worthless; returns how many there were."""
+    return Ticket.objects.filter(used_at=None).update(used_at=clock.now())
+
+
 def _has_opened(text: str, state: State, held: dict[str, Session]) -> bool:
     trees = {branch.parent_id for branch in held.values()}
     return Ticket.objects.filter(digest=crypto.digest(text), state_digest=state.digest, portal__in=trees).exists()

@@ -126,6 +126,7 @@ CHANGES = [
     "session end --user dave --reason lost",
     "session end --user dave --tenant acme --reason lost",
     "session end --tenant acme --reason lost",
+    "restored --copy gatehouse-20261121T024000Z.dump",
 ]
 
 
