@@ -126,6 +126,17 @@ def test_without_json_it_speaks_plainly(settings: Any, tmp_path: Path) -> None:
     assert "No failure" in out.getvalue()
 
 
+def test_a_database_that_does_not_answer_is_one_finding_with_its_reason_and_the_rest_has_its_turn(tmp_path: Path) -> None:
+    said_of = {**os.environ, "DATABASE_URL": f"postgres://nobody@127.0.0.1:{free_port()}/nothing", "PORT": str(free_port())}
+    done = subprocess.run([sys.executable, "manage.py", "doctor", "--json"], env=said_of, capture_output=True, text=True, check=False)
+    found = [(each["group"], each["text"]) for each in json.loads(done.stdout)["findings"] if each["state"] == "failure"]
+    told = dict(found)
+    assert done.returncode == 1
+    assert "Connection refused" in told["database"]
+    assert [group for group, _text in found].count("database") == 1
+    assert {group for group, _text in found} <= {"settings", "database", "proxy"}
+
+
 # --- “Your address as I see it” -------------------------------------------------------------------------------------
 
 

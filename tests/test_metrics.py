@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from identity.models import Session, User
 from portal import metrics
 from portal.logs import JsonFormatter, RequestFilter
 from portal.settings import _networks
+from tests.servers import Portal
+from tests.test_isolation_command import new_database, quiet
 from tests.visitor import Visitor, portal_url, tenant_url
 
 Open = Callable[..., Visitor]
@@ -98,6 +101,25 @@ def test_the_counts_of_all_processes_add_up_and_never_go_back(tmp_path: Path) ->
     assert numbers[row : row + len(metrics.CLASSES)] == [0, 2, 0, 0, 2]
     assert numbers[row + metrics._COLUMNS - 1] == pytest.approx(14.04)
     assert len(list(tmp_path.iterdir())) == 2, "the second process went on where the first had stopped"
+
+
+def test_whichever_worker_is_asked_says_the_same(tmp_path: Path) -> None:
+    """A server of two processes, as in production."""
+    watching = {"METRICS_FROM": "127.0.0.1", "STATE_DIRECTORY": str(tmp_path / "state")}
+    with quiet(), Portal(new_database(tmp_path), tmp_path, workers=2, port=0, **watching) as portal:
+
+        def ask(path: str) -> str:
+            line = HTTPConnection("127.0.0.1", portal.port, timeout=10)
+            line.request("GET", path, headers={"Host": f"login.{portal.base}"})
+            text = line.getresponse().read().decode()
+            line.close()
+            return text
+
+        for _n in range(30):
+            ask("/healthz/none")
+            ask("/login/")
+        told = {re.findall(r'requests_total\{group="sign_in",status="2xx"\} (\d+)', ask("/metrics"))[0] for _n in range(10)}
+    assert told == {"30"}
 
 
 def test_what_happens_at_the_platform_shows(cast: dict[str, User], visitor: Open, watched: None) -> None:

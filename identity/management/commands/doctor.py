@@ -9,7 +9,7 @@ from django.core.management import CommandError, CommandParser
 from django.core.validators import validate_email
 from django.db import Error, connection
 
-from identity.management.doctor import Asked, Finding, State, cookies, database, failure, keys, mail, names, proxy, storage, timers
+from identity.management.doctor import Asked, Finding, State, cookies, database, failure, keys, mail, names, note, proxy, storage, timers
 from identity.management.output import Answer, VerbCommand, count
 from tenants.text import clean
 
@@ -23,6 +23,7 @@ GROUPS: list[tuple[str, Callable[[Asked], Iterable[Finding]]]] = [
     ("Timers", timers.examine),
     ("Storage", storage.examine),
 ]
+LISTED_THERE = {"Hosts", "Cookies"}
 MARKS = {State.OK: "ok     ", State.NOTE: "note   ", State.WARNING: "warning", State.FAILURE: "FAILURE"}
 
 
@@ -42,8 +43,9 @@ class Command(VerbCommand):
                 validate_email(mail)
             except ValidationError:
                 raise CommandError(f"“{clean(mail)}” is no mail address.") from None
-        asked = Asked(url=url, mail=mail)
-        found = [(name, list(in_spite(examine, asked))) for name, examine in GROUPS if only in {None, name.lower()}]
+        unreachable = database.unreachable()
+        asked = Asked(url=url, mail=mail, has_database=not unreachable)
+        found = [(name, list(in_spite(name, examine, asked, unreachable))) for name, examine in GROUPS if only in {None, name.lower()}]
         lines = [line for name, findings in found for line in section(name, findings)]
         counted = Counter(finding.state for _name, findings in found for finding in findings)
         data = {
@@ -67,8 +69,16 @@ class Command(VerbCommand):
         return Answer([*lines, "", f"No failure{rest}."], data)
 
 
-def in_spite(examine: Callable[[Asked], Iterable[Finding]], asked: Asked) -> Iterator[Finding]:
+def in_spite(name: str, examine: Callable[[Asked], Iterable[Finding]], asked: Asked, unreachable: str) -> Iterator[Finding]:
     """The findings of a group; what breaks it off is a finding, too, and the other groups have their turn."""
+    if unreachable and name == "Database":
+        yield failure(
+            f"The database does not answer: {unreachable}", "Does it run (systemctl status postgresql), and is DATABASE_URL right?"
+        )
+        return
+    if unreachable and name in LISTED_THERE:
+        yield note("Not looked at, because the database has the list.")
+        return
     try:
         yield from examine(asked)
     except Error as error:

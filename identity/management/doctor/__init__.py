@@ -34,10 +34,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the operator wants. url: connect here for every host; mail: send a test to this address."""
+    """What the operator wants. url: connect here for every host; mail: send a test to this address.
+
+    has_database: it answers, so that it can be asked.
+    """
 
     url: str | None = None
     mail: str = ""
+    has_database: bool = True
 
 
 def ok(text: str, **data: Any) -> Finding:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db import connection
+from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from identity import clock
-from identity.management.doctor import Asked, Finding, failure, note, ok, warning
+from identity.management.doctor import PATIENCE, Asked, Finding, failure, note, ok, warning
 from identity.management.output import count
+from tenants.text import clean
 
 OLDEST = 14  # PostgreSQL, for Django 5.2
 SLOW = 0.05  # seconds for one answer
@@ -22,10 +23,23 @@ CHECKED_WHOLE = 256 * 1024**2  # bytes: a SQLite file up to this size is read th
 
 
 def examine(asked: Asked) -> Iterator[Finding]:
-    connection.ensure_connection()
     yield from _clock()
     yield from _sqlite() if connection.vendor == "sqlite" else _postgresql()
     yield from _migrations()
+
+
+def unreachable() -> str:
+    """Why there is no connection to be had; "" if there is. Without the pool, which waits long and keeps the reason to itself."""
+    own = connection.copy()
+    if own.settings_dict["OPTIONS"].pop("pool", None):
+        own.settings_dict["OPTIONS"]["connect_timeout"] = round(PATIENCE)
+    try:
+        own.ensure_connection()
+    except Error as error:
+        return clean(str(error).strip().partition("\n")[0])
+    finally:
+        own.close()
+    return ""
 
 
 def _row(sql: str) -> tuple[Any, ...]:

@@ -24,7 +24,8 @@ def examine(asked: Asked) -> Iterator[Finding]:
         )
     else:
         yield _server(asked.mail)
-    yield from _queue()
+    if asked.has_database:
+        yield from _queue()
 
 
 def _server(to: str) -> Finding:

@@ -66,14 +66,15 @@ def _judged(name: Named, reply: Reply, portal: Reply | None) -> Finding | None:
     """What is wrong with a host, or None."""
     told = {"host": name.host, "tenant": name.tenant or None, "dns": reply.dns, "certificate_until": reply.certificate_until}
     addresses = ", ".join(portal.dns) if portal and portal.dns else "this server's address"
+    found = warning if name.app else failure  # an app's host is its own proxy's business
     record = f"Let an A or AAAA record of {name.host} name {addresses}"
     if not reply.dns and reply.trouble.startswith("DNS"):
-        return failure(f"{name.host}: {reply.trouble}.", f"{record}; *.{settings.TENANT_DOMAIN} does for all tenants.", **told)
+        return found(f"{name.host}: {reply.trouble}.", f"{record}; *.{settings.TENANT_DOMAIN} does for all tenants.", **told)
     if reply.certificate:
         wrong, cure = CERTIFICATES[reply.certificate]
-        return failure(f"{name.host}: its certificate {wrong}.", cure, **told)
+        return found(f"{name.host}: its certificate {wrong}.", cure, **told)
     if reply.trouble:
-        return failure(f"{name.host}: no answer ({reply.trouble}).", f"{record}, and let the firewall pass 443.", **told)
+        return found(f"{name.host}: no answer ({reply.trouble}).", f"{record}, and let the firewall pass 443.", **told)
     if not name.app and reply.seen is None:
         return failure(
             f"{name.host}: something else answers there ({reply.status}).",

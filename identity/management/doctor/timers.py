@@ -22,10 +22,20 @@ def examine(asked: Asked) -> Iterator[Finding]:
     if systemctl is None or not Path("/run/systemd/system").is_dir():
         yield note("There is no systemd here.", "Let something else run deploy/backup.sh and manage.py prune every night.")
         return
-    for name in NEEDED:
+    for name in sorted({*NEEDED, *installed(systemctl)}):
         yield _timer(name, shown(systemctl, f"{name}.timer"), shown(systemctl, f"{name}.service"))
     if shown("timedatectl", "").get("NTPSynchronized") == "no":
         yield warning("Nothing sets this machine's clock.", "timedatectl set-ntp true (package systemd-timesyncd)")
+
+
+def installed(systemctl: str) -> list[str]:
+    """Every timer of ours that is here."""
+    command = [systemctl, "list-unit-files", "--no-legend", "--type=timer", "gatehouse-*"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False).stdout  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.split()[0].removesuffix(".timer") for line in said.splitlines() if line.strip()]
 
 
 def shown(program: str, unit: str) -> dict[str, str]:
