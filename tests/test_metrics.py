@@ -18,6 +18,7 @@ from identity.models import Session, User
 from portal import metrics
 from portal.logs import JsonFormatter, RequestFilter
 from portal.settings import _networks
+from tenants.models import Tenant
 from tests.servers import Portal
 from tests.test_isolation_command import new_database, quiet
 from tests.visitor import Visitor, portal_url, tenant_url
@@ -140,6 +141,8 @@ def test_what_happens_at_the_platform_shows(cast: dict[str, User], visitor: Open
     assert found["gatehouse_mails_waiting"] >= 1
     assert found["gatehouse_events_unsealed"] > 0
     assert ledger.explain("alice")[0].is_locked
+    Tenant.objects.filter(slug="acme").update(status=Tenant.Status.SUSPENDED)
+    assert read(visitor)['gatehouse_sessions{at="tenant"}'] == 0
 
 
 @pytest.mark.asvs("16.2.5")
