@@ -2,13 +2,14 @@
 
 import re
 import secrets
+import time
 from collections.abc import Callable
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 from identity.ledger import AddressFull
-from portal.logs import request_id
+from portal.logs import note_request, request_id
 from portal.views.errors import bad_request, too_many
 from tenants.middleware import is_trusted_peer
 from tenants.text import is_plain
@@ -31,11 +32,14 @@ class RequestMiddleware:
         # Whatever the request calls it: UTF-7 would hide control characters from the look below, and from databases nothing.
         request.encoding = "utf-8"
         response: HttpResponse
+        began = time.monotonic()
         try:
             if _HIDDEN.search(request.META.get("QUERY_STRING", "")) or any(ord(char) < 32 or ord(char) == 127 for char in request.path):
                 response = bad_request(request)
             else:
                 response = self.get_response(request)
+            if settings.LOG_REQUESTS:
+                note_request(request, response.status_code, time.monotonic() - began)
         finally:
             request_id.reset(token)
         response.setdefault("X-Request-ID", request.id)  # type: ignore[attr-defined]

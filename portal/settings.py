@@ -65,6 +65,11 @@ PORTAL_PORT = _portal.port
 TENANT_DOMAIN = env.str("TENANT_DOMAIN", default="") or PORTAL_HOST.partition(".")[2]
 ON_LOCALHOST = PORTAL_HOST == "localhost" or PORTAL_HOST.endswith(".localhost")
 
+# What the service keeps beside the database. systemd names it (StateDirectory=).
+STATE = Path(env.str("STATE_DIRECTORY", default="").partition(":")[0] or (VAR if DEMO else "/var/lib/gatehouse"))
+_backups = env.str("BACKUP_DIRECTORY", default="/var/backups/gatehouse")
+BACKUPS = Path(_backups) if _backups else None  # where the doctor looks for them
+
 # --- Secrets ------------------------------------------------------------------------------------------------------
 if DEMO:
     SECRET_KEY = env.str("SECRET_KEY", default="") or _made_once("secret-key", secrets.token_urlsafe(48))
@@ -80,12 +85,21 @@ ENCRYPTION_KEYS = [key.strip() for key in _keys.split(",") if key.strip()]
 DEBUG = env.bool("DEBUG", default=False)
 # The host is checked by tenants.middleware.HostMiddleware, which knows the tenants; Django's list could only repeat it.
 ALLOWED_HOSTS = ["*"]
-TRUSTED_PROXIES = [part for part in env.str("TRUSTED_PROXIES", default="").replace(" ", "").split(",") if part]
-for _part in TRUSTED_PROXIES:
-    try:
-        ipaddress.ip_network(_part, strict=False)
-    except ValueError:
-        raise ImproperlyConfigured(f"TRUSTED_PROXIES: “{_part}” is no address or network. Example: 10.0.0.5,192.168.7.0/24") from None
+
+
+def _networks(name: str) -> list[str]:
+    """Addresses and networks, comma-separated."""
+    parts = [part for part in env.str(name, default="").replace(" ", "").split(",") if part]
+    for part in parts:
+        try:
+            ipaddress.ip_network(part, strict=False)
+        except ValueError:
+            raise ImproperlyConfigured(f"{name}: “{part}” is no address or network. Example: 10.0.0.5,192.168.7.0/24") from None
+    return parts
+
+
+TRUSTED_PROXIES = _networks("TRUSTED_PROXIES")
+METRICS_FROM = _networks("METRICS_FROM")  # who may read /metrics; nobody else finds it
 SIGNUP = env.str("SIGNUP", default="open" if DEMO else "closed")
 DEMO_PASSWORD = env.str("DEMO_PASSWORD", default="gatehouse-demo")
 
@@ -106,6 +120,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "portal.metrics.MetricsMiddleware",  # counts requests, where somebody may read the figures
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "portal.languages.GuestMiddleware",  # the browser's language
@@ -300,6 +315,7 @@ SILENCED_SYSTEM_CHECKS = [
 ]
 
 LOG_FORMAT = env.str("LOG_FORMAT", default="plain" if DEMO else "json")
+LOG_REQUESTS = LOG_FORMAT == "json"  # a line for each request
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -21,6 +21,8 @@ for name in (
     "LOG_FORMAT",
     "EMAIL_URL",
     "EMAIL_FROM",
+    "METRICS_FROM",
+    "STATE_DIRECTORY",
 ):
     os.environ.pop(name, None)
 os.environ["SECRET_KEY"] = "a key for the tests only, long enough to be one"

@@ -5,8 +5,10 @@ import logging
 from django.conf import settings
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
-from django.http import HttpRequest, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
+
+from identity import checkup
 
 log = logging.getLogger(__name__)
 
@@ -30,3 +32,12 @@ def readyz(request: HttpRequest) -> JsonResponse:
         log.error("readyz: %d migrations are not applied. Run: manage.py migrate", len(waiting))
         return JsonResponse({"status": "migrations"}, status=503)
     return JsonResponse({"status": "ready", "release": settings.RELEASE})
+
+
+@require_safe
+def doctor(request: HttpRequest) -> HttpResponse:
+    """What this portal sees of a question of `manage.py doctor`. For everybody else there is nothing here."""
+    answer = checkup.answer(request)
+    if answer is None:
+        raise Http404
+    return HttpResponse(answer, content_type="text/plain; charset=utf-8")

@@ -1,0 +1,86 @@
+"""Secrets that nobody can guess or read, and settings that are those of production."""
+
+import base64
+import binascii
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from django.conf import settings
+from django.core import checks
+
+from identity.management.doctor import Asked, Finding, failure, note, ok, warning
+
+ENVIRONMENT = Path("/etc/gatehouse/gatehouse.env")
+ENOUGH = 128  # bits
+TOLD = {"security.W009", "security.W018", "gatehouse.W001"}  # what the doctor says in its own words: SECRET_KEY, DEBUG, mail
+SIGNING = "python3 -c 'import secrets; print(secrets.token_urlsafe(50))'"
+ENCRYPTING = "python3 -c 'import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())'"
+
+
+def examine(asked: Asked) -> Iterator[Finding]:
+    yield from _secrets()
+    yield from _file()
+    if settings.DEBUG:
+        yield failure("DEBUG is on: visitors see the inside of errors.", "Take DEBUG out of gatehouse.env, and restart.")
+    yield from _settings()
+
+
+def bits(text: str) -> float:
+    """How much chance is in a text, by how often each of its characters comes: an upper bound, which finds what is no secret."""
+    n = len(text)
+    return -sum(count * math.log2(count / n) for count in Counter(text).values()) if n else 0.0
+
+
+def _secrets() -> Iterator[Finding]:
+    weak = [name for name, key in _signing() if bits(key) < ENOUGH or key.startswith("django-insecure-")]
+    weak += ["ENCRYPTION_KEYS"] if any(len(set(raw)) < 16 for raw in _raw_keys()) else []
+    for name in weak:
+        change = (
+            "put it first and the old one behind it, restart, manage.py rekey" if name == "ENCRYPTION_KEYS" else "replace it, and restart"
+        )
+        yield failure(
+            f"{name} can be guessed: it was not made by chance.",
+            f"Make one with {ENCRYPTING if name == 'ENCRYPTION_KEYS' else SIGNING}; {change}",
+        )
+    if {settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS} & set(settings.ENCRYPTION_KEYS):
+        yield failure("SECRET_KEY is one of ENCRYPTION_KEYS: who learns one has both.", f"Make another SECRET_KEY: {SIGNING}")
+    if not weak:
+        yield ok("The secrets are long and look random.")
+    if settings.SECRET_KEY_FALLBACKS:
+        yield note("SECRET_KEY_FALLBACKS keeps a former key good.", "Take it out a day after the change; what it signed is over by then.")
+
+
+def _signing() -> list[tuple[str, str]]:
+    return [("SECRET_KEY", settings.SECRET_KEY), *(("SECRET_KEY_FALLBACKS", key) for key in settings.SECRET_KEY_FALLBACKS)]
+
+
+def _raw_keys() -> Iterator[bytes]:
+    for key in settings.ENCRYPTION_KEYS:
+        try:
+            yield base64.urlsafe_b64decode(key)
+        except (binascii.Error, ValueError):
+            continue  # the check below says so
+
+
+def _file() -> Iterator[Finding]:
+    try:
+        mode = ENVIRONMENT.stat().st_mode
+    except OSError:
+        return
+    if mode & 0o077:
+        yield failure(f"Other users of this machine may read {ENVIRONMENT}, and every secret in it.", f"chmod 600 {ENVIRONMENT}")
+
+
+def _settings() -> Iterator[Finding]:
+    """Django's own checks and ours, as `manage.py check --deploy` has them."""
+    said = checks.run_checks(include_deployment_checks=not settings.DEMO)
+    found = [each for each in said if not each.is_silenced() and each.id not in TOLD]
+    for each in found:
+        state = failure if each.level >= checks.ERROR else warning
+        yield state(f"{each.msg} ({each.id})", str(each.hint or "manage.py check --deploy"))
+    if not found:
+        yield ok("Django's checks have nothing against these settings.")
+    if not settings.DEMO and not (Path(settings.STATIC_ROOT) / "staticfiles.json").is_file():
+        yield failure("Stylesheets and scripts were not collected: no page has its look.", "manage.py collectstatic --no-input")
