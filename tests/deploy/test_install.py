@@ -3,97 +3,17 @@
 UPGRADES=10 has it upgraded ten times in a row under load, to and fro between two releases.
 """
 
-import json
 import os
 import re
-import shutil
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.conftest import missing
-from tests.deploy.machine import ROOT, Machine, lacking
+from tests.deploy.site import Site
 
 pytestmark = pytest.mark.deploy
 UPGRADES = int(os.environ.get("UPGRADES", "1"))
 IDS = re.compile(r"\d+\.\d+\.\d+-[0-9a-f]{10}")
-
-
-@dataclass
-class Site:
-    """The machine, the folder that it sees as /shared, and how it is installed."""
-
-    machine: Machine
-    shared: Path
-    database: str
-
-    @property
-    def authority(self) -> str:
-        return str(self.shared / "cert.pem")
-
-    def install(self, *more: str) -> str:
-        names = ("--portal-url", "https://login.example.com", "--admin-email", "erin@example.com")
-        tls = ("--tls-cert", "/shared/cert.pem", "--tls-key", "/shared/key.pem")
-        which = ("--database", self.database, "--smtp", "none")
-        return self.machine.run("/shared/first/deploy/install.sh", "--yes", *names, *tls, *which, *more)
-
-    def release(self) -> str:
-        """Which release answers through nginx."""
-        way = ("--insecure", "--resolve", "login.example.com:443:127.0.0.1")
-        return str(json.loads(self.machine.run("curl", "-s", *way, "https://login.example.com/readyz"))["release"])
-
-    def files(self) -> str:
-        """Every file that install.sh writes, with the time of its last change."""
-        places = ("/etc/gatehouse", "/etc/nginx", "/etc/systemd/system", "/opt/gatehouse", "/usr/local/sbin")
-        return "\n".join(sorted(self.machine.run("find", *places, "-printf", "%p %T@ %m %u %l\n").splitlines()))
-
-    @contextmanager
-    def under_load(self) -> Iterator[dict[str, Any]]:
-        """What people met meanwhile is in the dictionary afterwards."""
-        client = self.machine.client("load", self.authority)
-        assert client.stdout
-        assert client.stdout.readline() == "ready\n", client.communicate()
-        result: dict[str, Any] = {}
-        try:
-            yield result
-            time.sleep(1)
-        finally:
-            said, wrong = client.communicate("")
-        assert not wrong, wrong
-        result |= json.loads(said)
-        print(f"{self.database}: {sum(result['kinds'].values())} requests {result['kinds']}, slowest {result['slowest']} s")
-
-
-def copy(to: Path, change: str, text: str) -> None:
-    """The working tree as a release of its own: one file has one more line."""
-    shutil.copytree(ROOT, to, ignore=shutil.ignore_patterns(".git", ".venv", "var", "__pycache__", "*.pyc", "*.mo"))
-    with (to / change).open("a") as file:
-        file.write(text)
-
-
-@pytest.fixture(scope="module", params=["sqlite", "local"])
-def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    if lack := lacking():
-        missing(lack)
-    folder = tmp_path_factory.mktemp("machine")
-    shared = folder / "shared"
-    shared.mkdir()
-    copy(shared / "first", "CHANGELOG.md", "\n")
-    copy(shared / "next", "CHANGELOG.md", "\n\n")
-    copy(shared / "broken", "portal/wsgi.py", "\nraise RuntimeError('this release does not start')\n")
-    certificate = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    names = ["-subj", "/CN=test", "-addext", "subjectAltName=DNS:login.example.com,DNS:*.example.com"]
-    files = ["-keyout", str(shared / "key.pem"), "-out", str(shared / "cert.pem")]
-    subprocess.run([*certificate, *names, *files], check=True, capture_output=True)
-    with Machine(folder, shared) as machine:
-        yield Site(machine, shared, request.param)
 
 
 def test_a_bare_machine_becomes_a_portal_by_one_command_and_its_operator_signs_in(site: Site) -> None:

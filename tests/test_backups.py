@@ -26,7 +26,7 @@ from tests.conftest import PASSWORD, missing
 from tests.races.over_http import new_database, rows_by_table
 from tests.servers import Portal, PostgreSQL
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
 SCRIPTS = ["backup.sh", "verify-backup.sh", "restore.sh"]
 ON_POSTGRES = os.environ.get("TEST_DATABASE") == "postgres"
