@@ -1,6 +1,6 @@
 """The audit log: `record` writes one event, `write` several, each with a MAC over its canonical form. ASVS 16.2, 16.4.2.
 
-Nothing here updates or deletes an event; `identity.seals` binds them together, `sessions.prune` deletes what is old enough.
+Nothing here updates or deletes an event; `identity.seals` binds them together, `pruning.prune` deletes what is old enough.
 """
 
 import hashlib

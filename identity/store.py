@@ -9,7 +9,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 
-from identity import crypto, sessions
+from identity import crypto, pruning, sessions
 from identity.models import Session, User
 from tenants import policy
 
@@ -106,7 +106,7 @@ class SessionStore(SessionBase):
 
     @classmethod
     def clear_expired(cls) -> None:
-        sessions.prune()
+        pruning.prune()
 
     def get_expire_at_browser_close(self) -> bool:
         return self.row is None or not self.row.persistent

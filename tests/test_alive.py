@@ -7,7 +7,7 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
-from identity import factors, leaving, mass, members, panic, platform, sessions
+from identity import factors, leaving, mass, members, panic, platform, pruning, sessions
 from identity.models import Session, SessionQuerySet, TotpDevice, User
 from tenants.models import Membership, Tenant
 from tests.furnish import Furnished, furnish
@@ -90,7 +90,7 @@ def leave(it: Furnished) -> None:
 
 def lie_idle_until_pruned(it: Furnished) -> None:
     set_back(it, idle_expires_at=timedelta())
-    sessions.prune()
+    pruning.prune()
 
 
 VERBS: dict[str, Callable[[Furnished], object]] = {

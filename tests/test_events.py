@@ -20,7 +20,7 @@ from django.db import connection, transaction
 from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 
-from identity import crypto, events, seals, sessions, upkeep
+from identity import crypto, events, pruning, seals, upkeep
 from identity.audit import Audit, Finding, Problem
 from identity.models import Event, Seal, User
 from tenants.models import Tenant
@@ -441,7 +441,7 @@ def test_what_a_lost_key_has_signed_is_pruned_in_its_time(log: dict[str, list[Ev
 
 def test_prune_seals_first(cast: dict[str, User], acme: Tenant) -> None:
     write(2, acme)
-    sessions.prune()
+    pruning.prune()
     assert not Event.objects.filter(seal=None).exists()
 
 

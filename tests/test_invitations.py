@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.formats import date_format
 from pytest_django.plugin import DjangoDbBlocker
 
-from identity import invitations, mails, members, sessions
+from identity import invitations, mails, members, pruning
 from identity.invitations import Result
 from identity.members import Actor
 from identity.models import Event, Mail, Session, User
@@ -506,8 +506,8 @@ def test_invitations_that_are_over_go_after_ninety_days(cast: dict[str, User], a
     for number, days in enumerate((89, 91)):
         invitations.invite(acme, f"p{number}@x.example", "member")
         Invitation.objects.filter(email=f"p{number}@x.example").update(expires_at=timezone.now() - timedelta(days=days))
-    assert sessions.prune(dry_run=True).invitations == 1
-    assert sessions.prune().invitations == 1
+    assert pruning.prune(dry_run=True).invitations == 1
+    assert pruning.prune().invitations == 1
     assert Invitation.objects.get().email == "p0@x.example"
 
 

@@ -11,7 +11,7 @@ from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from identity import crypto, sessions
+from identity import crypto, pruning, sessions
 from identity.models import Event, Session, User
 from identity.sessions import Verdict, admission
 from identity.store import AnonymousWrite, SessionStore
@@ -396,13 +396,13 @@ def test_a_hundred_thousand_keys_never_repeat() -> None:
 def test_prune_marks_what_ran_out_and_deletes_what_is_old(cast: dict[str, User], visitor: Open) -> None:
     dave, alice = visitor("dave", at="acme"), visitor("alice", at="acme")
     rest(dave, hours=9)
-    assert sessions.prune(dry_run=True).lapsed == 2
-    assert sessions.prune().lapsed == 2
+    assert pruning.prune(dry_run=True).lapsed == 2
+    assert pruning.prune().lapsed == 2
     assert set(Session.objects.filter(user=cast["dave"]).values_list("end_reason", flat=True)) == {"idle"}
     assert alice.is_in("acme")
     Session.objects.filter(user=cast["dave"]).update(ended_at=timezone.now() - timedelta(days=91))
-    assert sessions.prune().sessions == 2
-    assert sessions.prune() == sessions.Pruned(0, 0, 0, 0, 0, 0, 0, 0, 0)
+    assert pruning.prune().sessions == 2
+    assert pruning.prune() == pruning.Pruned(0, 0, 0, 0, 0, 0, 0, 0, 0)
     assert alice.is_in("acme")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from identity import sessions, simulation, tenancy
+from identity import pruning, sessions, simulation, tenancy
 from identity.models import Event, Session, User
 from identity.simulation import Forecast, Seen
 from tenants.models import Membership, Tenant
@@ -117,7 +117,7 @@ def test_a_session_touched_under_the_old_limit_meanwhile_gets_the_new_one_with_p
     tenancy.change(acme, {"policy": {"idle": 1800}})
     row = alice.session("acme")
     Session.objects.filter(pk=row.pk).update(idle_expires_at=row.last_seen_at + timedelta(hours=8))
-    sessions.prune()
+    pruning.prune()
     assert alice.session("acme").idle_expires_at == row.last_seen_at + timedelta(minutes=30)
 
 

@@ -471,7 +471,7 @@ def _medley(chance: random.Random, users: list[tuple[int, str]], tenants: list[t
     from django.db import transaction
     from django.utils import timezone
 
-    from identity import sessions
+    from identity import pruning, sessions
     from identity.models import Session
     from tenants.models import Membership, Tenant
 
@@ -524,7 +524,7 @@ def _medley(chance: random.Random, users: list[tuple[int, str]], tenants: list[t
             Membership.objects.filter(tenant_id=tenant, user_id=user).update(blocked_at=None)
         else:
             _age(timezone.now())
-            sessions.prune()
+            pruning.prune()
         yield name
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management import CommandParser
 
-from identity import alarm, leaving, mass, sessions
+from identity import alarm, leaving, mass, pruning
 from identity.management import probe
 from identity.management.output import Answer, VerbCommand, change, note
 from tenants import policy
@@ -26,7 +26,7 @@ class Command(VerbCommand):
         self.verb(parser, self.prune, changes=True, in_steps=True)
 
     def prune(self, *, dry_run: bool, **_: Any) -> Answer:
-        gone = {**asdict(sessions.prune(dry_run=dry_run)), "probes": probe.sweep(dry_run=dry_run)}
+        gone = {**asdict(pruning.prune(dry_run=dry_run)), "probes": probe.sweep(dry_run=dry_run)}
         changed = any(gone.values())
         if changed and not dry_run:
             note("pruned", **gone)
