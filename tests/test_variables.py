@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import runpy
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from django.test import override_settings
 
 from identity import checks as of_keys
 from tenants import checks as of_addresses
+from tests.conftest import missing
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = ROOT / "portal" / "settings.py"
@@ -39,7 +41,7 @@ def read_by_settings() -> set[str]:
             continue
         asks = node.func.id in READERS if isinstance(node.func, ast.Name) else ast.unparse(node.func) == "os.environ.get"
         if asks:
-            found.add(node.args[0].value)
+            found.add(str(node.args[0].value))
     return found
 
 
@@ -165,13 +167,16 @@ def test_a_check_refuses_what_would_leak_and_says_what_to_do(name: str, values: 
 BY_BACKUP = [
     ("DATABASE_DIRECT_URL", "mysql://db/gatehouse", "must begin with sqlite:/// or postgres://"),
     ("BACKUP_KEY_FILE", "/nowhere/backup.key", "cannot be read"),
+    ("BACKUP_KEY_FILE", str(ROOT / "deploy" / "with-credentials"), "is too short. Make one: openssl rand -base64 32"),
 ]
 
 
 @pytest.mark.parametrize(("name", "value", "cure"), BY_BACKUP)
 def test_a_backup_refuses_what_does_not_fit(tmp_path: Path, name: str, value: str, cure: str) -> None:
+    if not shutil.which("gpg"):
+        missing("gpg is not here: apt install gnupg")
     environment = {"PATH": os.environ["PATH"], "DATABASE_URL": f"sqlite:///{tmp_path}/none.sqlite3", name: value}
-    command = ["bash", ROOT / "deploy" / "backup.sh", "--dry-run", tmp_path]
+    command = ["bash", str(ROOT / "deploy" / "backup.sh"), "--dry-run", str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert cure in done.stderr
