@@ -6,6 +6,7 @@ import re
 import runpy
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,14 @@ def test_a_value_that_does_not_fit_is_refused_with_what_to_do(monkeypatch: pytes
         load(monkeypatch, **{**given, name: value})
     assert str(refused.value).startswith(name)
     assert "geheim" not in str(refused.value)  # it goes into the journal
+
+
+def test_a_command_says_it_in_one_line() -> None:
+    environment = {"PATH": os.environ["PATH"], **LEAST, "DEBUG": "ture"}
+    done = subprocess.run(
+        [sys.executable, "manage.py", "tenant", "list"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "DEBUG is “ture”. Set it to true or false.\n")
 
 
 # What only a check refuses: a server that serves goes on, and the next command says it.
