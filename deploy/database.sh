@@ -121,7 +121,7 @@ sql() { "${as_service[@]}" psql --no-psqlrc --no-password --quiet --no-align --t
 manage() {
     local address=$1
     shift
-    [[ -x $release/.venv/bin/python ]] || die "the release in $release has no .venv: see Install in README.md"
+    [[ -x $release/.venv/bin/python ]] || die "the release in $release has no .venv: install.sh or upgrade.sh makes one"
     (cd -- "$release" && DATABASE_URL=$address PYTHONDONTWRITEBYTECODE=1 "${as_service[@]}" .venv/bin/python manage.py "$@")
 }
 

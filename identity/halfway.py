@@ -46,7 +46,10 @@ class HalfWay:
             return None
         person = User.objects.filter(pk=pk, is_active=True).first()
         since = datetime.fromtimestamp(micros / 1_000_000, UTC)
-        if person is None or not constant_time_compare(proof, person.get_session_auth_hash()) or person.valid_from >= since:
+        if person is None or person.valid_from >= since:
+            return None
+        good = [person.get_session_auth_hash(), *person.get_session_auth_fallback_hash()]
+        if not any(constant_time_compare(proof, each) for each in good):
             return None
         return cls(person, since, remember, text)
 

@@ -130,10 +130,8 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]  # django-otp 
 
         return check_password(raw_password, self.password, rehash)
 
-    def get_session_auth_hash(self) -> str:
-        return self._auth_hash()
-
-    def _auth_hash(self, secret: str | None = None) -> str:
+    def _get_session_auth_hash(self, secret: str | None = None) -> str:
+        """What Django's `get_session_auth_hash` and, for SECRET_KEY_FALLBACKS, `get_session_auth_fallback_hash` answer."""
         return salted_hmac("identity.User.epoch", f"{self.pk}:{self.epoch}", secret=secret, algorithm="sha256").hexdigest()
 
     def get_full_name(self) -> str:

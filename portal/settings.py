@@ -1,4 +1,4 @@
-"""All settings. The environment is read here and nowhere else (the variables: deploy/gatehouse.env.example).
+"""All settings. The environment is read here and nowhere else (the variables: deploy/README.md, Variables).
 
 With no PORTAL_URL in the environment this is the demo: http on *.localhost, SQLite under var/, keys made once into var/.
 """
@@ -7,6 +7,7 @@ import base64
 import contextlib
 import ipaddress
 import os
+import re
 import secrets
 from datetime import timedelta
 from pathlib import Path
@@ -21,14 +22,68 @@ VAR = BASE_DIR / "var"
 _build = BASE_DIR / "release"  # written by deploy/lib.sh: which build of the version this is
 RELEASE = _build.read_text().strip() if _build.exists() else "0.1.0"
 
-env = environ.FileAwareEnv()  # each NAME is also read from the file that NAME_FILE names
 
-DEMO = not env.str("PORTAL_URL", default="")
+# --- How the environment is read ------------------------------------------------------------------------------------
+def _text(name: str, default: str = "") -> str:
+    """What NAME says, or else the file that NAME_FILE names, without spaces and line ends around it. Empty is as good as not set."""
+    path = os.environ.get(f"{name}_FILE", "")
+    try:
+        said = Path(path).read_text() if path else os.environ.get(name, "")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImproperlyConfigured(
+            f"{name}_FILE names {path}, which cannot be read ({type(error).__name__}). Name a file of text."
+        ) from None
+    return said.strip() or default
+
+
+def _required(name: str) -> str:
+    value = _text(name)
+    if not value:
+        raise ImproperlyConfigured(f"{name} is not set. Set it, or {name}_FILE; see deploy/README.md, Variables.")
+    return value
+
+
+def _one_of(name: str, default: str, *choices: str) -> str:
+    value = _text(name, default).lower()
+    if value not in choices:
+        raise ImproperlyConfigured(f"{name} is “{value}”. Set it to {' or '.join(choices)}.")
+    return value
+
+
+def _number(name: str, default: str, least: int, most: int) -> int:
+    value = _text(name, default)
+    if not (value.isascii() and value.isdigit() and least <= int(value) <= most):
+        raise ImproperlyConfigured(f"{name} is “{value}”. Set it to a number from {least} to {most}.")
+    return int(value)
+
+
+def _networks(name: str) -> list[str]:
+    """Addresses and networks, comma-separated."""
+    parts = [part for part in _text(name).replace(" ", "").split(",") if part]
+    for part in parts:
+        try:
+            ipaddress.ip_network(part, strict=False)
+        except ValueError:
+            raise ImproperlyConfigured(f"{name}: “{part}” is no address or network. Example: 10.0.0.5,192.168.7.0/24") from None
+    return parts
+
+
+def _directory(name: str, default: Path) -> Path:
+    path = Path(_text(name, str(default)))
+    if not path.is_absolute():
+        raise ImproperlyConfigured(f"{name} is “{path}”. Set it to an absolute path: /srv/gatehouse")
+    return path
+
+
+def _keys(text: str) -> list[str]:
+    return [key.strip() for key in text.split(",") if key.strip()]
+
+
+# --- The demo -----------------------------------------------------------------------------------------------------
+DEMO = not _text("PORTAL_URL")
 _kept = VAR / "port"  # the port of the running demo, so that commands in another window speak of the same addresses
-_port = env.str("PORT", default="") or (_kept.read_text() if DEMO and _kept.exists() else "8000")
-if not _port.isdigit() or not 0 < int(_port) < 65536:
-    raise ImproperlyConfigured(f"PORT is “{_port}”. Set it to a number from 1 to 65535.")
-PORT = int(_port)
+PORT = _number("PORT", _kept.read_text().strip() if DEMO and _kept.exists() else "8000", 1, 65535)
+DEMO_PASSWORD = _text("DEMO_PASSWORD", "gatehouse-demo")
 
 
 def _made_once(name: str, make: str) -> str:
@@ -47,61 +102,44 @@ def _made_once(name: str, make: str) -> str:
         return path.read_text().strip()
 
 
-def _required(name: str) -> str:
-    value = env.str(name, default="")
-    if not value:
-        raise ImproperlyConfigured(f"{name} is not set. Set it, or {name}_FILE; see deploy/gatehouse.env.example.")
-    return str(value).strip()
-
-
 # --- Where the portal lives ---------------------------------------------------------------------------------------
-PORTAL_URL = (env.str("PORTAL_URL", default="") or f"http://login.portal.localhost:{PORT}").rstrip("/")
-_portal = urlsplit(PORTAL_URL)
+_WRONG_PORTAL_URL = "PORTAL_URL must look like https://login.example.com: a scheme, a host, perhaps a port, and nothing behind it."
+PORTAL_URL = _text("PORTAL_URL", f"http://login.portal.localhost:{PORT}").rstrip("/")
+try:
+    _portal = urlsplit(PORTAL_URL)
+    PORTAL_PORT = _portal.port
+except ValueError:
+    raise ImproperlyConfigured(_WRONG_PORTAL_URL) from None
 PORTAL_HOST = (_portal.hostname or "").rstrip(".")
-if _portal.scheme not in {"http", "https"} or not PORTAL_HOST or _portal.path:
-    raise ImproperlyConfigured("PORTAL_URL must look like https://login.example.com: a scheme, a host, and nothing behind it.")
+if _portal.scheme not in {"http", "https"} or not PORTAL_HOST or "@" in _portal.netloc or _portal.path or _portal.query or _portal.fragment:
+    raise ImproperlyConfigured(_WRONG_PORTAL_URL)
 SECURE = _portal.scheme == "https"
-PORTAL_PORT = _portal.port
-TENANT_DOMAIN = env.str("TENANT_DOMAIN", default="") or PORTAL_HOST.partition(".")[2]
+TENANT_DOMAIN = _text("TENANT_DOMAIN", PORTAL_HOST.partition(".")[2])
 ON_LOCALHOST = PORTAL_HOST == "localhost" or PORTAL_HOST.endswith(".localhost")
 
 # What the service keeps beside the database. systemd names it (StateDirectory=).
-STATE = Path(env.str("STATE_DIRECTORY", default="").partition(":")[0] or (VAR if DEMO else "/var/lib/gatehouse"))
-_backups = env.str("BACKUP_DIRECTORY", default="/var/backups/gatehouse")
-BACKUPS = Path(_backups) if _backups else None  # where the doctor looks for them
+STATE = Path(_text("STATE_DIRECTORY").partition(":")[0] or (VAR if DEMO else "/var/lib/gatehouse"))
+_not_ours = os.environ.get("BACKUP_DIRECTORY") == ""  # empty: somebody else looks after the backups
+BACKUPS = None if _not_ours else _directory("BACKUP_DIRECTORY", Path("/var/backups/gatehouse"))  # where the doctor looks for them
 
 # --- Secrets ------------------------------------------------------------------------------------------------------
 if DEMO:
-    SECRET_KEY = env.str("SECRET_KEY", default="") or _made_once("secret-key", secrets.token_urlsafe(48))
-    _keys = env.str("ENCRYPTION_KEYS", default="") or _made_once(
-        "encryption-keys", base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+    SECRET_KEY = _text("SECRET_KEY") or _made_once("secret-key", secrets.token_urlsafe(48))
+    ENCRYPTION_KEYS = _keys(
+        _text("ENCRYPTION_KEYS") or _made_once("encryption-keys", base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
     )
 else:
     SECRET_KEY = _required("SECRET_KEY")
-    _keys = _required("ENCRYPTION_KEYS")
-SECRET_KEY_FALLBACKS = [key for key in env.str("SECRET_KEY_FALLBACKS", default="").split(",") if key]
-ENCRYPTION_KEYS = [key.strip() for key in _keys.split(",") if key.strip()]
+    ENCRYPTION_KEYS = _keys(_required("ENCRYPTION_KEYS"))
+SECRET_KEY_FALLBACKS = _keys(_text("SECRET_KEY_FALLBACKS"))
 
-DEBUG = env.bool("DEBUG", default=False)
+DEBUG = _one_of("DEBUG", "false", "true", "false") == "true"
 # The host is checked by tenants.middleware.HostMiddleware, which knows the tenants; Django's list could only repeat it.
 ALLOWED_HOSTS = ["*"]
 
-
-def _networks(name: str) -> list[str]:
-    """Addresses and networks, comma-separated."""
-    parts = [part for part in env.str(name, default="").replace(" ", "").split(",") if part]
-    for part in parts:
-        try:
-            ipaddress.ip_network(part, strict=False)
-        except ValueError:
-            raise ImproperlyConfigured(f"{name}: “{part}” is no address or network. Example: 10.0.0.5,192.168.7.0/24") from None
-    return parts
-
-
 TRUSTED_PROXIES = _networks("TRUSTED_PROXIES")
 METRICS_FROM = _networks("METRICS_FROM")  # who may read /metrics; nobody else finds it
-SIGNUP = env.str("SIGNUP", default="open" if DEMO else "closed")
-DEMO_PASSWORD = env.str("DEMO_PASSWORD", default="gatehouse-demo")
+SIGNUP = _one_of("SIGNUP", "open" if DEMO else "closed", "closed", "open")
 
 # --- Parts --------------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
@@ -168,11 +206,22 @@ TEMPLATES = [
 
 # --- Database -----------------------------------------------------------------------------------------------------
 VAR_DATABASE = VAR / "gatehouse.sqlite3"
-DATABASE_URL = env.str("DATABASE_URL", default="") or (f"sqlite:///{VAR_DATABASE}" if DEMO else "")
+DATABASE_URL = _text("DATABASE_URL", f"sqlite:///{VAR_DATABASE}" if DEMO else "")
+_WRONG_DATABASE_URL = (
+    "DATABASE_URL must look like sqlite:////var/lib/gatehouse/gatehouse.sqlite3 (four slashes: an absolute path) or "
+    "postgres://user:password@host:5432/name, with what is special in the password percent-encoded."
+)
 if not DATABASE_URL:
-    raise ImproperlyConfigured("DATABASE_URL is not set. Set it to sqlite:///… or postgres://…")
-DATABASES = {"default": environ.Env.db_url_config(DATABASE_URL)}
+    raise ImproperlyConfigured(f"DATABASE_URL is not set. {_WRONG_DATABASE_URL}")
+if not DATABASE_URL.startswith(("sqlite://", "postgres://", "postgresql://")):
+    raise ImproperlyConfigured(_WRONG_DATABASE_URL)
+try:
+    DATABASES = {"default": environ.Env.db_url_config(DATABASE_URL)}
+except ValueError:
+    raise ImproperlyConfigured(_WRONG_DATABASE_URL) from None
 _database = DATABASES["default"]
+if not _database["NAME"]:
+    raise ImproperlyConfigured(f"DATABASE_URL names no database. {_WRONG_DATABASE_URL}")
 # Counting attempts must survive an exception later in the request, so no request is one transaction.
 _database["ATOMIC_REQUESTS"] = False
 if "sqlite" in _database["ENGINE"]:
@@ -182,11 +231,9 @@ if "sqlite" in _database["ENGINE"]:
         transaction_mode="IMMEDIATE", timeout=20, init_command="PRAGMA journal_mode=WAL; PRAGMA cache_size=-32000;"
     )
     _database["CONN_MAX_AGE"] = None  # one connection a thread; opening one costs more than a query
-elif "postgresql" in _database["ENGINE"]:
-    _database.setdefault("OPTIONS", {})["pool"] = {"min_size": 2, "max_size": env.int("DATABASE_POOL", default=16), "timeout": 10}
-    _database["CONN_HEALTH_CHECKS"] = True
 else:
-    raise ImproperlyConfigured("DATABASE_URL must begin with sqlite:/// or postgres://")
+    _database.setdefault("OPTIONS", {})["pool"] = {"min_size": 2, "max_size": _number("DATABASE_POOL", "16", 2, 1000), "timeout": 10}
+    _database["CONN_HEALTH_CHECKS"] = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- People and sessions ------------------------------------------------------------------------------------------
@@ -262,7 +309,7 @@ FILE_UPLOAD_HANDLERS = ["portal.uploads.LogoUpload"]  # a file on any other page
 
 # Under /_portal/, so that a site which already lives at a tenant's host hands us one path and our pages keep their look.
 STATIC_URL = "/_portal/static/"
-STATIC_ROOT = Path(env.str("STATIC_ROOT", default="") or VAR / "static")
+STATIC_ROOT = _directory("STATIC_ROOT", VAR / "static")
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
@@ -270,19 +317,24 @@ STORAGES = {
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 
 # --- Mail ---------------------------------------------------------------------------------------------------------
-EMAIL_URL = env.str("EMAIL_URL", default="")
+EMAIL_URL = _text("EMAIL_URL")
+_WRONG_EMAIL_URL = (
+    "EMAIL_URL must look like smtp+tls://user:password@mail.example.com:587 (or smtp+ssl://…:465, or smtp://localhost:25), "
+    "with what is special in the password percent-encoded."
+)
 if EMAIL_URL:
-    _mail = urlsplit(EMAIL_URL)
-    if _mail.scheme not in {"smtp", "smtp+tls", "smtp+ssl"} or not _mail.hostname or _mail.path.strip("/"):
-        raise ImproperlyConfigured(
-            "EMAIL_URL must look like smtp+tls://user:password@mail.example.com:587 (or smtp+ssl://…:465, or smtp://localhost:25), "
-            "with what is special in the password percent-encoded."
-        )
-    for _name, _value in environ.Env.email_url_config(EMAIL_URL).items():
-        globals()[_name] = _value
+    try:
+        _mail = urlsplit(EMAIL_URL)
+        if _mail.scheme not in {"smtp", "smtp+tls", "smtp+ssl"} or not _mail.hostname or _mail.path.strip("/"):
+            raise ImproperlyConfigured(_WRONG_EMAIL_URL)
+        globals().update(environ.Env.email_url_config(EMAIL_URL))
+    except ValueError:
+        raise ImproperlyConfigured(_WRONG_EMAIL_URL) from None
 else:
     EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"
-DEFAULT_FROM_EMAIL = env.str("EMAIL_FROM", default=f"Gatehouse <no-reply@{PORTAL_HOST}>")
+DEFAULT_FROM_EMAIL = _text("EMAIL_FROM", f"Gatehouse <no-reply@{PORTAL_HOST}>")
+if not re.fullmatch(r"[^<>@\s]+@[^<>@\s]+|[^<>\r\n]*<[^<>@\s]+@[^<>@\s]+>", DEFAULT_FROM_EMAIL):
+    raise ImproperlyConfigured(f"EMAIL_FROM is “{DEFAULT_FROM_EMAIL}”. It must look like Gatehouse <no-reply@example.com>, on one line.")
 EMAIL_TIMEOUT = 20  # seconds
 KEEP_MAILS = DEMO and not EMAIL_URL  # the demo shows them on a page, /outbox/
 MAIL_OFF = not DEMO and not EMAIL_URL  # nothing leaves; `manage.py mail list` says so
@@ -314,7 +366,7 @@ SILENCED_SYSTEM_CHECKS = [
     "security.W021",  # a preload list is for a whole domain: the operator's decision
 ]
 
-LOG_FORMAT = env.str("LOG_FORMAT", default="plain" if DEMO else "json")
+LOG_FORMAT = _one_of("LOG_FORMAT", "plain" if DEMO else "json", "json", "plain")
 LOG_REQUESTS = LOG_FORMAT == "json"  # a line for each request
 LOGGING = {
     "version": 1,

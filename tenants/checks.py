@@ -50,8 +50,6 @@ def addresses(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
                 id="gatehouse.E005",
             )
         )
-    if settings.SIGNUP not in {"open", "closed"}:
-        problems.append(Error(f"SIGNUP is “{settings.SIGNUP}”.", hint="Set it to open or closed.", id="gatehouse.E006"))
     return problems
 
 

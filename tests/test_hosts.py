@@ -309,4 +309,3 @@ def test_the_checks_refuse_what_would_leak() -> None:
     assert found(TENANT_DOMAIN="") == {"gatehouse.E002"}
     assert found(SECURE=True, ON_LOCALHOST=False, TENANT_DOMAIN="co.uk") == {"gatehouse.E003"}
     assert found(AXES_ENABLED=False) == {"gatehouse.E004"}
-    assert found(SIGNUP="maybe") == {"gatehouse.E006"}

@@ -247,7 +247,7 @@ def test_a_portal_that_names_somebody_else_proves_nothing(portal: Portal) -> Non
 def test_a_portal_that_is_not_there_is_an_error_with_the_cure(portal: Portal) -> None:
     done = isolation(portal, "--url", f"http://127.0.0.1:{free_port()}", "--json")
     assert (done.returncode, done.stdout) == (3, "")
-    assert "Is it running? Start it (make run, or systemctl start gatehouse)" in done.stderr
+    assert "Is it running (make run, or systemctl status 'gatehouse@*')?" in done.stderr
     assert "Traceback" not in done.stderr
     assert left_behind(portal) == NOTHING
 

@@ -42,8 +42,8 @@ class Wire:
         except (OSError, http.client.HTTPException) as error:
             where = f"{self.address or host}:{self.port}"
             raise CommandError(
-                f"The portal does not answer at {where} ({described(error)}). Is it running? Start it (make run, or systemctl "
-                "start gatehouse), or say where it listens: --url http://127.0.0.1:8000",
+                f"The portal does not answer at {where} ({described(error)}). Is it running (make run, or systemctl status "
+                "'gatehouse@*')? Or say where it listens: --url http://127.0.0.1:8000",
                 returncode=UNPROVEN,
             ) from None
 

@@ -175,7 +175,7 @@ def _sqlite() -> Iterator[Finding]:
         yield found(f"Other users of this machine may open {path}.", f"chmod 600 {path} {path}-wal {path}-shm")
     if path.stat().st_size <= CHECKED_WHOLE and (said := _row("PRAGMA quick_check(1)")[0]) != "ok":
         yield failure(
-            f"The database file is damaged: {said}", "Stop the service, keep a copy, restore the last backup (deploy/README.md, Restore)."
+            f"The database file is damaged: {said}", "Stop the service, keep a copy, restore the last backup (deploy/README.md, Backups)."
         )
 
 
