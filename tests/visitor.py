@@ -1,17 +1,30 @@
 """A browser for tests: real cookies by host and domain, real redirects across hosts, through the whole product in this process."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.cookies import Morsel
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from django.conf import settings
 from django.http import HttpResponse
-from django.test import Client
+from django.test.client import Client, ClientHandler
 
 from identity import factors
 from identity.crypto import digest
 from identity.models import Session, TotpDevice
+
+
+@lru_cache(maxsize=1)
+def _product(_settings: object) -> ClientHandler:
+    """One for all visitors under the same settings, as in production: to start it means to look at every static file."""
+    return ClientHandler(enforce_csrf_checks=True)
+
+
+def _client() -> Client:
+    client = Client(enforce_csrf_checks=True)
+    client.handler = _product(settings._wrapped)
+    return client
 
 
 @dataclass
@@ -33,7 +46,7 @@ class Visitor:
     url: str = ""
     page: HttpResponse = field(default_factory=HttpResponse)
     trail: list[str] = field(default_factory=list)
-    client: Client = field(default_factory=lambda: Client(enforce_csrf_checks=True, raise_request_exception=True))
+    client: Client = field(default_factory=_client)
 
     # Going places ------------------------------------------------------------------------------------------------
 
