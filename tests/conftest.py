@@ -35,6 +35,13 @@ def missing(text: str) -> None:
     pytest.skip(text)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browsers first, then other files that take long: at the end there is something small for every process."""
+    long = {item.path: mark for mark in ("slow", "browser") for item in items if item.get_closest_marker(mark)}
+    items.sort(key=lambda item: long.get(item.path, "~"))
+
+
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None, tmp_path_factory: pytest.TempPathFactory) -> None:
     database = django_settings.DATABASES["default"]
