@@ -48,7 +48,7 @@ def find_postgresql() -> Path:
 
 
 class PostgreSQL:
-    """A throw-away PostgreSQL on a port of its own, durable settings on, so that races are those of production."""
+    """A throw-away PostgreSQL on a port of its own. It waits for no disk; else it is as in production, and so are its races."""
 
     def __init__(self) -> None:
         initdb = find_postgresql()

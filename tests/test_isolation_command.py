@@ -35,7 +35,7 @@ Answer = Callable[[BaseHTTPRequestHandler], tuple[int, bytes]]
 @pytest.fixture(scope="module")
 def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
     folder = tmp_path_factory.mktemp("isolation")
-    with quiet(), Portal(new_database(folder, of=seeded()), folder, is_seeded=True, **secret_keys()) as running:
+    with quiet(), Portal(new_database(folder, of=seeded()), folder, is_seeded=True, workers=1, port=0, **secret_keys()) as running:
         yield running
 
 
@@ -330,8 +330,8 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 def secure_portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
     folder = tmp_path_factory.mktemp("secure")
     url, proxy = "https://login.gate.test", "127.0.0.1"
-    said: dict[str, Any] = {"PORTAL_URL": url, "TENANT_DOMAIN": "gate.test", "TRUSTED_PROXIES": proxy, "EMAIL_URL": "smtp://127.0.0.1:9"}
-    with quiet(), Portal(new_database(folder, of=seeded("gate.test")), folder, is_seeded=True, **secret_keys(), **said) as running:
+    said = {"PORTAL_URL": url, "TENANT_DOMAIN": "gate.test", "TRUSTED_PROXIES": proxy, "EMAIL_URL": "smtp://127.0.0.1:9", **secret_keys()}
+    with quiet(), Portal(new_database(folder, of=seeded("gate.test")), folder, is_seeded=True, workers=1, port=0, **said) as running:
         yield running
 
 

@@ -1,12 +1,14 @@
 """A browser for tests: real cookies by host and domain, real redirects across hosts, through the whole product in this process."""
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from http.cookies import Morsel
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from django.conf import settings
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 from django.http import HttpResponse
 from django.test.client import Client, ClientHandler
 
@@ -15,15 +17,20 @@ from identity.crypto import digest
 from identity.models import Session, TotpDevice
 
 
-@lru_cache(maxsize=1)
-def _product(_settings: object) -> ClientHandler:
-    """One for all visitors under the same settings, as in production: to start it means to look at every static file."""
+@cache
+def _product() -> ClientHandler:
+    """One for all visitors while no test changes the settings, as in production: when it starts it looks at every static file."""
     return ClientHandler(enforce_csrf_checks=True)
+
+
+@receiver(setting_changed)
+def _start_anew(**_: object) -> None:
+    _product.cache_clear()
 
 
 def _client() -> Client:
     client = Client(enforce_csrf_checks=True)
-    client.handler = _product(settings._wrapped)
+    client.handler = _product()
     return client
 
 

@@ -116,7 +116,7 @@ class Plain(Site):
     """Over http on *.portal.localhost, as `make run` serves it."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
-        portal = Portal(new_database(folder, of=seeded()), folder, is_seeded=True, **secret_keys(), **environment)
+        portal = Portal(new_database(folder, of=seeded()), folder, is_seeded=True, workers=1, port=0, **secret_keys(), **environment)
         super().__init__(portal, "http", "portal.localhost", portal.port)
 
     def stop(self) -> None:
