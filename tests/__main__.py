@@ -22,8 +22,9 @@ OF_PAGES = (
 def run(database: str, *arguments: str) -> int:
     print(f"== tests on {database}", flush=True)
     environment = {**os.environ, "TEST_DATABASE": database}
-    # Each file stays in one process: the browser's and the races' servers are started once.
-    command = [sys.executable, "-m", "pytest", "--numprocesses=2", "--dist=loadfile", "--quiet", *arguments, *sys.argv[1:]]
+    # Each file stays in one process: the browser's and the races' servers are started once. In the order of tests/conftest.py.
+    spread = ["--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder"]
+    command = [sys.executable, "-m", "pytest", "--quiet", *spread, *arguments, *sys.argv[1:]]
     return subprocess.run(command, env=environment, check=False).returncode
 
 

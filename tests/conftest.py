@@ -8,6 +8,7 @@ import pytest
 from django.conf import settings as django_settings
 
 from identity.flight import in_flight
+from identity.hashers import SMALLEST, Argon2id
 from identity.management.commands.demo import seed
 from identity.models import User
 from tenants import hosts
@@ -17,6 +18,8 @@ from tests.visitor import Visitor
 PASSWORD = "gatehouse-demo"
 django_settings.SEAL_EVERY = None  # a test seals when it means to; the servers that tests start seal each second
 django_settings.DELIVER_EVERY = None  # and delivers by `mails.deliver()`
+PRODUCTION = {"time_cost": Argon2id.time_cost, "memory_cost": Argon2id.memory_cost}
+Argon2id.time_cost, Argon2id.memory_cost = 1, SMALLEST  # else hashing were half of all work; servers and races keep the real cost
 
 
 def password_is(person: User, password: str) -> bool:
@@ -32,6 +35,13 @@ def missing(text: str) -> None:
     pytest.skip(text)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browsers first, then other files that take long: at the end there is something small for every process."""
+    long = {item.path: mark for mark in ("slow", "browser") for item in items if item.get_closest_marker(mark)}
+    items.sort(key=lambda item: long.get(item.path, "~"))
+
+
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None, tmp_path_factory: pytest.TempPathFactory) -> None:
     database = django_settings.DATABASES["default"]
@@ -44,6 +54,13 @@ def nothing_remembered() -> Iterator[None]:
     hosts.forget()
     yield
     hosts.forget()
+
+
+@pytest.fixture
+def dear_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hash costs what it costs in production. Comes before the cast."""
+    for name, value in PRODUCTION.items():
+        monkeypatch.setattr(Argon2id, name, value)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -47,7 +48,7 @@ def find_postgresql() -> Path:
 
 
 class PostgreSQL:
-    """A throw-away PostgreSQL on a port of its own, durable settings on, so that races are those of production."""
+    """A throw-away PostgreSQL on a port of its own. It waits for no disk; else it is as in production, and so are its races."""
 
     def __init__(self) -> None:
         initdb = find_postgresql()
@@ -90,21 +91,23 @@ def _exists(user: str) -> bool:
 class Portal:
     """The product itself: the production server in its own process, on a database of its own."""
 
-    def __init__(self, database_url: str, folder: Path, *, workers: int = 1, port: int = 0, **environment: str) -> None:
-        import sys
-
+    def __init__(
+        self, database_url: str, folder: Path, *, is_seeded: bool = False, workers: int = 1, port: int = 0, **environment: str
+    ) -> None:
         self.port = port or free_port()
         self.base = f"portal.localhost:{self.port}"
         self.environment = {
+            "STATIC_ROOT": str(folder / "static"),
             **os.environ,
             "DATABASE_URL": database_url,
             "PORT": str(self.port),
-            "STATIC_ROOT": str(folder / "static"),
             **environment,
         }
         self.log = folder / f"portal-{self.port}.log"
-        self.manage("demo", "seed") if "PORTAL_URL" not in environment else self.manage("migrate", "--verbosity=0")
-        self.manage("collectstatic", "--no-input", "--verbosity=0")
+        if not is_seeded:
+            self.manage("demo", "seed") if "PORTAL_URL" not in environment else self.manage("migrate", "--verbosity=0")
+        if "STATIC_ROOT" not in os.environ:  # tests have them already: tests/plugin.py
+            self.manage("collectstatic", "--no-input", "--verbosity=0")
         self._output = self.log.open("w")
         self.process = subprocess.Popen(
             [
@@ -120,8 +123,6 @@ class Portal:
 
     def manage(self, *arguments: str) -> str:
         """Run `manage.py` with this portal's environment; returns what it printed."""
-        import sys
-
         done = subprocess.run([sys.executable, "manage.py", *arguments], env=self.environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"manage.py {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")

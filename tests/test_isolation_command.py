@@ -2,9 +2,8 @@
 
 import http.client
 import json
-import os
-import secrets
 import signal
+import sqlite3
 import ssl
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,27 +24,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from django.core.management import CommandError, call_command
 
+from tests.browser.site import new_database, secret_keys, seeded
 from tests.servers import Portal, free_port
 
 Answer = Callable[[BaseHTTPRequestHandler], tuple[int, bytes]]
 
 
-def new_database(folder: Path) -> str:
-    """An empty database of the kind that the tests run on."""
-    given = os.environ["DATABASE_URL"]
-    if given.startswith("sqlite"):
-        return f"sqlite:///{folder}/isolation.sqlite3"
-    name = f"isolation_{secrets.token_hex(4)}"
-    with psycopg.connect(given, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-    return f"{given.rpartition('/')[0]}/{name}"
-
-
 @pytest.fixture(scope="module")
 def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
     folder = tmp_path_factory.mktemp("isolation")
-    with quiet(), Portal(new_database(folder), folder) as running:
+    with quiet(), Portal(new_database(folder, of=seeded()), folder, is_seeded=True, workers=1, port=0, **secret_keys()) as running:
         yield running
 
 
@@ -107,26 +97,29 @@ def told(portal: Portal, *command: str) -> dict[str, Any]:
     return data
 
 
+def value(portal: Portal, sql: str) -> Any:
+    """What this portal's database answers, without a process of its own."""
+    url = portal.environment["DATABASE_URL"]
+    opened: Any = psycopg.connect(url) if url.startswith("postgres") else sqlite3.connect(url.removeprefix("sqlite:///"))
+    with closing(opened) as connection:
+        return connection.execute(sql).fetchone()[0]
+
+
 def left_behind(portal: Portal) -> dict[str, int]:
     """What there is of probes: users, memberships, sessions."""
-    code = (
-        "from identity.models import *; from tenants.models import *; import json; "
-        "probes = User.objects.filter(username__startswith='isolation-probe-'); "
-        "print(json.dumps({'users': probes.count(), 'memberships': Membership.objects.count(), 'sessions': Session.objects.count()}))"
-    )
-    data: dict[str, int] = json.loads(portal.manage("shell", "--no-imports", "-c", code))
-    return data
+    return {
+        "users": value(portal, "SELECT count(*) FROM identity_user WHERE username LIKE 'isolation-probe-%'"),
+        "memberships": value(portal, "SELECT count(*) FROM tenants_membership"),
+        "sessions": value(portal, "SELECT count(*) FROM identity_session"),
+    }
 
 
 NOTHING = {"users": 0, "memberships": 7, "sessions": 0}
 
 
 def last_event(portal: Portal) -> dict[str, Any]:
-    code = (
-        "from identity.models import *; import json; "
-        "print(json.dumps(Event.objects.filter(kind='isolation_probe', actor=None).latest('pk').data))"
-    )
-    data: dict[str, Any] = json.loads(portal.manage("shell", "--no-imports", "-c", code))
+    checks = "FROM identity_event WHERE kind = 'isolation_probe' AND actor_id IS NULL"
+    data: dict[str, Any] = json.loads(value(portal, f"SELECT CAST(data AS text) {checks} ORDER BY id DESC LIMIT 1"))
     return data
 
 
@@ -253,9 +246,9 @@ def test_a_portal_that_is_not_there_is_an_error_with_the_cure(portal: Portal) ->
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1", "localhost:8000", "http://127.0.0.1:99999", "http://"])
-def test_an_address_that_is_none_is_refused(portal: Portal, url: str) -> None:
-    done = isolation(portal, "--url", url)
-    assert (done.returncode, "Write it like http://127.0.0.1:8000" in done.stderr) == (1, True)
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(CommandError, match=r"Write it like http://127\.0\.0\.1:8000"):
+        call_command("isolation", url=url)
 
 
 @contextmanager
@@ -337,10 +330,8 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 def secure_portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
     folder = tmp_path_factory.mktemp("secure")
     url, proxy = "https://login.gate.test", "127.0.0.1"
-    said: dict[str, Any] = {"PORTAL_URL": url, "TENANT_DOMAIN": "gate.test", "TRUSTED_PROXIES": proxy, "EMAIL_URL": "smtp://127.0.0.1:9"}
-    with quiet(), Portal(new_database(folder), folder, **said) as running:
-        for slug in ("acme", "globex"):
-            running.manage("tenant", "add", slug, slug.capitalize())
+    said = {"PORTAL_URL": url, "TENANT_DOMAIN": "gate.test", "TRUSTED_PROXIES": proxy, "EMAIL_URL": "smtp://127.0.0.1:9", **secret_keys()}
+    with quiet(), Portal(new_database(folder, of=seeded("gate.test")), folder, is_seeded=True, workers=1, port=0, **said) as running:
         yield running
 
 

@@ -31,7 +31,7 @@ class Older(Argon2id):
 
 
 @pytest.fixture
-def refused(cast: dict[str, User], visitor: Open) -> dict[str, str]:
+def refused(dear_hashes: None, cast: dict[str, User], visitor: Open) -> dict[str, str]:
     """Every kind of person whom a stranger cannot be told of → the name that is typed. The first one is a plain wrong password."""
     for name, encoded in (
         ("inactive", make_password(PASSWORD)),

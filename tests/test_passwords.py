@@ -457,13 +457,13 @@ def cost(encoded: str) -> float:
 
 
 @pytest.mark.asvs("6.3.8")
-def test_a_wrong_password_costs_the_same_against_an_old_hash() -> None:
+def test_a_wrong_password_costs_the_same_against_an_old_hash(dear_hashes: None) -> None:
     today, old = make_password(GOOD), Cheaper().encode(GOOD, "s" * 22)
     assert cost(old) == pytest.approx(cost(today), rel=0.3)  # without the rest of the work it is a fifth
 
 
 @pytest.mark.asvs("11.2.2", "11.4.2")
-def test_a_hash_has_the_parameters_of_today_from_the_next_sign_in_on(cast: dict[str, User], visitor: Open) -> None:
+def test_a_hash_has_the_parameters_of_today_from_the_next_sign_in_on(dear_hashes: None, cast: dict[str, User], visitor: Open) -> None:
     dave = cast["dave"]
     User.objects.filter(pk=dave.pk).update(password=Cheaper().encode(MINE, "s" * 22))
     inside = visitor()

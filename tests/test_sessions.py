@@ -317,7 +317,7 @@ def test_a_new_password_ends_the_others_and_changes_this_key(cast: dict[str, Use
 
 
 @pytest.mark.asvs("11.2.2", "11.4.2")
-def test_a_rehash_ends_no_session(cast: dict[str, User], visitor: Open) -> None:
+def test_a_rehash_ends_no_session(dear_hashes: None, cast: dict[str, User], visitor: Open) -> None:
     from django.contrib.auth.hashers import Argon2PasswordHasher
 
     dave = visitor("dave")

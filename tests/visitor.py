@@ -1,17 +1,37 @@
 """A browser for tests: real cookies by host and domain, real redirects across hosts, through the whole product in this process."""
 
 from dataclasses import dataclass, field
+from functools import cache
 from http.cookies import Morsel
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from django.conf import settings
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 from django.http import HttpResponse
-from django.test import Client
+from django.test.client import Client, ClientHandler
 
 from identity import factors
 from identity.crypto import digest
 from identity.models import Session, TotpDevice
+
+
+@cache
+def _product() -> ClientHandler:
+    """One for all visitors while no test changes the settings, as in production: when it starts it looks at every static file."""
+    return ClientHandler(enforce_csrf_checks=True)
+
+
+@receiver(setting_changed)
+def _start_anew(**_: object) -> None:
+    _product.cache_clear()
+
+
+def _client() -> Client:
+    client = Client(enforce_csrf_checks=True)
+    client.handler = _product()
+    return client
 
 
 @dataclass
@@ -33,7 +53,7 @@ class Visitor:
     url: str = ""
     page: HttpResponse = field(default_factory=HttpResponse)
     trail: list[str] = field(default_factory=list)
-    client: Client = field(default_factory=lambda: Client(enforce_csrf_checks=True, raise_request_exception=True))
+    client: Client = field(default_factory=_client)
 
     # Going places ------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,6 @@ from tests.furnish import furnish  # noqa: E402
 def install() -> None:
     """What an operator does, and the demo's people (whom `manage.py demo` seeds on localhost only)."""
     call_command("migrate", verbosity=0)
-    call_command("collectstatic", interactive=False, verbosity=0)
     demo.seed(PASSWORD)
 
 

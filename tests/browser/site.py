@@ -1,5 +1,6 @@
 """The product on real servers for a real browser: over http on *.localhost, and over https behind nginx with deploy/nginx.conf."""
 
+import atexit
 import base64
 import hashlib
 import os
@@ -14,6 +15,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,18 +31,34 @@ PASSWORD = "gatehouse-demo"
 NAMES = {name: f"__Host-{name}" for name in ("portal", "start", "device", "half-way", "csrf", "theme")} | {"session": "__Secure-session"}
 
 
-def new_database(folder: Path) -> str:
-    """The address of an empty database of the kind that the tests run on."""
-    given = os.environ.get("DATABASE_URL", "")
+def new_database(folder: Path, of: str = "") -> str:
+    """The address of a new database of the kind that the tests run on: empty, or a copy of the one at this address."""
+    given, name = os.environ.get("DATABASE_URL", ""), f"server_{secrets.token_hex(4)}"
     if not given.startswith("postgres"):
-        return f"sqlite:///{folder}/browser-{secrets.token_hex(4)}.sqlite3"
-    name = f"browser_{secrets.token_hex(4)}"
+        file = folder / f"{name}.sqlite3"
+        if of:
+            shutil.copyfile(of.removeprefix("sqlite:///"), file)
+        return f"sqlite:///{file}"
+    template = f" TEMPLATE {of.rpartition('/')[2]}" if of else ""
     with psycopg.connect(given, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
+        connection.execute(f"CREATE DATABASE {name}{template}".encode())
     return f"{given.rpartition('/')[0]}/{name}"
 
 
+@cache
+def seeded(domain: str = "portal.localhost") -> str:
+    """The address of a database with the demo's people at this domain, for `new_database` to copy. Made once in a process."""
+    folder = tempfile.TemporaryDirectory(prefix="gatehouse-seeded-")
+    atexit.register(folder.cleanup)
+    url = new_database(Path(folder.name))
+    at = {} if domain == "portal.localhost" else {"PORTAL_URL": f"https://login.{domain}", "TENANT_DOMAIN": domain}
+    data("install", environment={**os.environ, **secret_keys(), **at, "DATABASE_URL": url})
+    return url
+
+
+@cache
 def secret_keys() -> dict[str, str]:
+    """For all servers of a process: each gets a copy of the same database."""
     key = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
     return {"SECRET_KEY": secrets.token_urlsafe(50), "ENCRYPTION_KEYS": key}
 
@@ -98,7 +116,7 @@ class Plain(Site):
     """Over http on *.portal.localhost, as `make run` serves it."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
-        portal = Portal(new_database(folder), folder, workers=1, port=0, **secret_keys(), **environment)
+        portal = Portal(new_database(folder, of=seeded()), folder, is_seeded=True, workers=1, port=0, **secret_keys(), **environment)
         super().__init__(portal, "http", "portal.localhost", portal.port)
 
     def stop(self) -> None:
@@ -143,14 +161,12 @@ class SocketPortal(Portal):
         self.log = folder / "portal.log"
         self.environment = {
             **os.environ,
-            "DATABASE_URL": new_database(folder),
-            "STATIC_ROOT": str(folder / "static"),
+            "DATABASE_URL": new_database(folder, of=seeded("gate.test")),
             "PORTAL_URL": url,
             "TENANT_DOMAIN": "gate.test",
             "SIGNUP": "open",
             **secret_keys(),
         }
-        data("install", environment=self.environment)
         command = [
             sys.executable, "-m", "granian", "--interface", "wsgi", "--uds", str(self.socket),
             "--workers", "1", "--blocking-threads", "8", "--no-ws", "portal.wsgi:application",
