@@ -79,7 +79,7 @@ if DEMO:
 else:
     SECRET_KEY = _required("SECRET_KEY")
     _keys = _required("ENCRYPTION_KEYS")
-SECRET_KEY_FALLBACKS = [key for key in env.str("SECRET_KEY_FALLBACKS", default="").split(",") if key]
+SECRET_KEY_FALLBACKS = [key.strip() for key in env.str("SECRET_KEY_FALLBACKS", default="").split(",") if key.strip()]
 ENCRYPTION_KEYS = [key.strip() for key in _keys.split(",") if key.strip()]
 
 DEBUG = env.bool("DEBUG", default=False)
