@@ -127,6 +127,7 @@ class Container:
         return self.engine.podman("run", "--rm", "--no-healthcheck", *self.options, IMAGE, *command)
 
     def start(self) -> None:
+        """As compose does it: migrated once, then started."""
         self.once("gatehouse", "migrate", "--verbosity=0")
         self.engine.podman("run", "--detach", f"--name={self.name}", *self.options, IMAGE)
         self.wait()
@@ -146,9 +147,11 @@ class Container:
         return self.engine.podman("exec", self.name, *command)
 
     def stop(self) -> int:
-        """What its first process ended with: 137 if it had to be killed."""
+        """Stops and forgets it, its volumes stay. What its first process ended with: 137 if it had to be killed."""
         self.engine.podman("stop", "--time=20", self.name)
-        return int(self.engine.podman("inspect", "--format={{.State.ExitCode}}", self.name))
+        ended = self.engine.podman("inspect", "--format={{.State.ExitCode}}", self.name)
+        self.engine.podman("rm", self.name)
+        return int(ended)
 
 
 def release_id(checkout: Path) -> str:
