@@ -141,17 +141,20 @@ _build() {
     python3 -m venv "$release/.venv" || die "no virtual environment: apt install python3-venv"
     "$python" -m pip install -qq --disable-pip-version-check --no-input --require-hashes --only-binary :all: \
         -r "$release/requirements.txt" || die "the packages could not be installed; nothing was changed"
-    (
-        cd -- "$release"
-        "$python" -m compileall -q portal identity tenants
-        "$python" -m portal.catalogs
-        # Static files need no secret and no database; these stand in for both.
-        PORTAL_URL=https://build.invalid TENANT_DOMAIN=invalid SECRET_KEY=build DATABASE_URL=sqlite://:memory: \
-            ENCRYPTION_KEYS=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= "$python" manage.py collectstatic --no-input --verbosity 0
-    ) || die "the release could not be built; nothing was changed"
+    furnish "$release" || die "the release could not be built; nothing was changed"
     chmod -R go=rX -- "$release"
     printf '%s\n' "$2" >"$release/release" # the last step: a release without it is not complete
 }
+
+# furnish DIRECTORY: what is made of a release's files when its packages are there: byte code, catalogs, static files.
+furnish() (
+    cd -- "$1" &&
+        .venv/bin/python -m compileall -q portal identity tenants &&
+        .venv/bin/python -m portal.catalogs &&
+        # Static files need no secret and no database; these stand in for both.
+        PORTAL_URL=https://build.invalid TENANT_DOMAIN=invalid SECRET_KEY=build DATABASE_URL=sqlite://:memory: \
+            ENCRYPTION_KEYS=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= .venv/bin/python manage.py collectstatic --no-input --verbosity 0
+)
 
 # The names that pages of another release ask for: whoever has such a page open still gets its style and its scripts.
 share_static() {

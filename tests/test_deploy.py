@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,18 @@ def test_every_unit_gets_its_secrets_from_systemd(unit: Path) -> None:
     text = unit.read_text()
     assert "LoadCredential=gatehouse:/etc/gatehouse/credentials" in text
     assert re.search(r"ExecStart=/opt/gatehouse/(%i|current)/deploy/with-credentials ", text)
+
+
+def test_the_containers_get_their_secrets_as_files_which_settings_read() -> None:
+    variables = re.findall(r"^#?([A-Z_]+)=", (DEPLOY / "gatehouse.env.example").read_text(), re.M)
+    named = dict(re.findall(r"^    ([A-Z_]+)_FILE: /run/secrets/([A-Z_]+)$", (DEPLOY / "compose.yml").read_text(), re.M))
+    assert {"SECRET_KEY", "ENCRYPTION_KEYS", "DATABASE_URL", "EMAIL_URL"} == set(named)
+    assert all(name == file and name in variables for name, file in named.items())
+
+
+def test_a_secret_in_a_file_ends_where_its_line_ends(tmp_path: Path) -> None:
+    former = tmp_path / "SECRET_KEY_FALLBACKS"
+    former.write_text("one,two\n")
+    command = [sys.executable, "-c", "from portal import settings; print(*settings.SECRET_KEY_FALLBACKS)"]
+    environment = {**os.environ, "SECRET_KEY_FALLBACKS_FILE": str(former)}
+    assert subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout == "one two\n"
