@@ -126,7 +126,7 @@ MIDDLEWARE = [
     "portal.languages.GuestMiddleware",  # the browser's language
     "portal.middleware.RequestMiddleware",  # request id, no-store, no control characters
     "tenants.middleware.ProxyMiddleware",  # who really asks: address and scheme
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "portal.middleware.StaticMiddleware",
     "tenants.middleware.HostMiddleware",  # where am I: request.tenant and the URLconf
     "identity.middleware.SessionMiddleware",  # who is it: request.session, one query
     "portal.languages.PersonMiddleware",  # the person's language and time zone
