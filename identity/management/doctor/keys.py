@@ -2,15 +2,13 @@
 
 import base64
 import binascii
-import math
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from django.conf import settings
 from django.core import checks
 
-from identity.management.doctor import Asked, Finding, failure, note, ok, warning
+from identity.management.doctor import Asked, Finding, bits, failure, note, ok, warning
 
 ENVIRONMENT = Path("/etc/gatehouse/gatehouse.env")
 ENOUGH = 128  # bits
@@ -25,12 +23,6 @@ def examine(asked: Asked) -> Iterator[Finding]:
     if settings.DEBUG:
         yield failure("DEBUG is on: visitors see the inside of errors.", "Take DEBUG out of gatehouse.env, and restart.")
     yield from _settings()
-
-
-def bits(text: str) -> float:
-    """How much chance is in a text, by how often each of its characters comes: an upper bound, which finds what is no secret."""
-    n = len(text)
-    return -sum(count * math.log2(count / n) for count in Counter(text).values()) if n else 0.0
 
 
 def _secrets() -> Iterator[Finding]:
