@@ -326,6 +326,7 @@ LOGGING = {
     },
     "root": {"handlers": ["stderr"], "level": "INFO"},
     "loggers": {
+        "django": {"level": "INFO"},  # without its own handlers, of which one would mail
         # A 401 of the gate or a scanner's 404 is an answer, not news.
         "django.request": {"level": "ERROR"},
         "django.security": {"level": "ERROR"},
