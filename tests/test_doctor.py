@@ -404,7 +404,7 @@ def test_a_file_of_secrets_that_others_may_read_is_a_failure(tmp_path: Path, mon
     path = tmp_path / "gatehouse.env"
     path.touch(mode=0o600)
     monkeypatch.setattr(keys, "ENVIRONMENT", path)
-    assert list(keys._file()) == []
+    assert list(keys._files()) == []
     path.chmod(0o644)
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
-    assert states(keys._file()) == [State.FAILURE]
+    assert states(keys._files()) == [State.FAILURE]
