@@ -22,6 +22,7 @@ from identity import addresses, backends, checkup, events, factors, forgotten, h
 from identity.management import doctor, wire
 from identity.management.doctor import names
 from identity.models import User
+from portal import tenant_urls, urls
 from tenants import logos, policy
 from tenants import models as places
 from tests.browser.site import secret_keys
@@ -261,6 +262,29 @@ def test_what_nobody_may_guess_has_the_bits_that_the_inventory_says() -> None:
     made["portal/settings.py"] &= {256}  # 48 bytes for SECRET_KEY are more than that
     assert told == made
     assert [row["bits"] for row in secret if int(row["bits"]) < 128] == ["80"], "recovery codes: hashed slowly, counted by the ledger"
+
+
+# --- Ways in ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asvs("6.1.3")
+def test_the_ways_in_are_these() -> None:
+    """What the ledger counts by, and every route that takes a secret from a stranger or from a form."""
+    (rows,) = tables("Ways in")
+    counted = set()
+    for tree in trees().values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.keyword) and node.arg == "what" and isinstance(node.value, ast.Constant):
+                counted.add(node.value.value)
+            if isinstance(node, ast.FunctionDef):
+                defaults = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+                counted |= {value.value for name, value in defaults if name.arg == "what" and isinstance(value, ast.Constant)}
+    assert {name for row in rows for name in quoted(row["counted as"])} == counted
+    patterns = [str(each.pattern).strip("^$") for each in (*urls.urlpatterns, *tenant_urls.urlpatterns)]
+    routes = {re.sub(r"\(\?P<token>[^)]+\)", "<token>", pattern) for pattern in patterns}
+    told = {name for row in rows for name in quoted(row["path"])}
+    assert told <= routes
+    assert {route for route in routes if "<token>" in route} <= told
 
 
 # --- Logs -------------------------------------------------------------------------------------------------------------
