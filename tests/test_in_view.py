@@ -3,6 +3,7 @@
 import json
 import logging
 import multiprocessing
+import os
 import threading
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import pytest
 from django.db import DatabaseError
 from django.test import Client
 
-from identity import crypto, sessions
+from identity import crypto, hashers, sessions
 from identity.management.doctor import Asked, State, proxy
 from identity.management.wire import Wire
 from identity.models import Event, User
@@ -171,6 +172,27 @@ def test_nothing_that_asks_goes_where_an_answer_sends_it() -> None:
         wire._close()
         assert asked
         assert not came
+
+
+# --- What costs much --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asvs("15.2.2")
+def test_hashes_have_as_many_places_as_processors_and_sessions_need_none(cast: dict[str, User], visitor: Open) -> None:
+    """However many passwords wait for their turn, who is signed in is answered."""
+    dave, places, done = visitor("dave", at="acme"), os.cpu_count() or 1, []
+    hashing = threading.Thread(target=lambda: done.append(hashers.Argon2id().encode("a password", "0123456789abcdef")))
+    for _n in range(places):
+        assert hashers._slots.acquire(timeout=5)
+    try:
+        hashing.start()
+        assert dave.is_in("acme")
+        assert dave.is_in()
+        assert not done
+    finally:
+        hashers._slots.release(places)
+    hashing.join()
+    assert done[0].startswith("argon2$argon2id$")
 
 
 # --- Chance -----------------------------------------------------------------------------------------------------------
