@@ -64,7 +64,7 @@ class RequestMiddleware:
         return None
 
 
-class StaticMiddleware(WhiteNoiseMiddleware):
+class StaticMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]
     """Serves what pages are made of, and nothing else that may lie in STATIC_ROOT. ASVS 13.4.7."""
 
     def add_file_to_dictionary(self, url: str, path: str, stat_cache: Any = None) -> None:

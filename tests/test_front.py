@@ -111,7 +111,7 @@ def nginx_alone(authority: Authority, key: str) -> Iterator[int]:
     (folder / "nginx.conf").write_text(MAIN.format(user=""))
     program = find_nginx()
     assert program
-    command = [program, "-p", folder, "-c", "nginx.conf", "-e", "error.log", "-g", "daemon off;"]
+    command = [program, "-p", str(folder), "-c", "nginx.conf", "-e", "error.log", "-g", "daemon off;"]
     nginx = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         wait_for(port)
@@ -398,10 +398,10 @@ def test_nginx_leads_to_the_portals_socket_and_nowhere_else(site: BehindNginx) -
         canary.accept()
     program = find_nginx()
     assert program
-    dump = [program, "-p", site.folder, "-c", "nginx.conf", "-e", "error.log", "-T"]
+    dump = [program, "-p", str(site.folder), "-c", "nginx.conf", "-e", "error.log", "-T"]
     read = subprocess.run(dump, capture_output=True, text=True, check=True).stdout
     assert set(re.findall(r"^\s*(?:proxy|fastcgi|uwsgi|scgi|grpc|memcached)_pass\s+([^;]+);", read, re.MULTILINE)) == {"http://gatehouse"}
-    assert re.findall(r"^\s*server\s+([^{;]+);", read, re.MULTILINE) == [f"unix:{site.portal.socket}"]
+    assert re.findall(r"^\s*server\s+([^{;]+);", read, re.MULTILINE) == [f"unix:{site.folder}/portal.sock"]
     assert not re.search(r"^\s*(?:proxy_cache|proxy_store|autoindex)\b", read, re.MULTILINE)
     assert listens_at(site.portal.process.pid) == set(), "the server behind it has no port"
 

@@ -22,7 +22,7 @@ from identity.models import Event, User
 from portal.logs import JsonFormatter, RequestFilter
 from tests.conftest import PASSWORD
 from tests.phone import code_of, enrol
-from tests.visitor import Visitor, portal_url, tenant_url
+from tests.visitor import Cookie, Visitor, portal_url, tenant_url
 
 Open = Callable[..., Visitor]
 
@@ -221,7 +221,8 @@ def test_processes_that_were_forked_from_one_make_no_key_twice() -> None:
 @pytest.mark.asvs("3.3.5")
 def test_no_cookie_is_longer_than_browsers_take(cast: dict[str, User], visitor: Open) -> None:
     """Five people in one browser, each by way of a long address at a tenant, and the half-way state."""
-    browser, seen = visitor(), {}
+    browser = visitor()
+    seen: dict[str, Cookie] = {}
     for name, at in (("alice", "acme"), ("bob", "acme"), ("carol", "globex"), ("olivia", "globex"), ("dave", "acme")):
         browser.get(tenant_url(at, f"/_portal/start?next=/{'a' * 7000}"))
         browser.sign_in(name, PASSWORD, at=at, remember=True)

@@ -59,8 +59,10 @@ def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
     """Each call by what is called, as it is written: "hashlib.sha256"; of a call on what a call returned, the end."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            chained = isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Call)
-            yield f".{node.func.attr}" if chained else ast.unparse(node.func), node  # type: ignore[union-attr]
+            if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Call):
+                yield f".{node.func.attr}", node
+            else:
+                yield ast.unparse(node.func), node
 
 
 def imported(tree: ast.Module) -> set[str]:
