@@ -102,9 +102,9 @@ def nginx_alone(authority: Authority, key: str) -> Iterator[int]:
         "-subj",
         f"/CN={HOST}",
         "-keyout",
-        own.key,
+        str(own.key),
         "-out",
-        own.chain,
+        str(own.chain),
     ]
     subprocess.run([*make, *(["-pkeyopt", "ec_paramgen_curve:prime256v1"] if key == "ec" else [])], check=True, capture_output=True)
     install(folder, http=free_port(), https=port, socket=folder / "none.sock", authority=own)

@@ -12,10 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from django.core import signing
 from django.db import DatabaseError
 from django.test import Client
 
-from identity import crypto, hashers, sessions
+from identity import checkup, crypto, hashers, sessions
 from identity.management.doctor import Asked, State, proxy
 from identity.management.wire import Wire
 from identity.models import Event, User
@@ -213,6 +214,26 @@ def test_processes_that_were_forked_from_one_make_no_key_twice() -> None:
     with multiprocessing.get_context("fork").Pool(8) as pool:
         made = [key for keys in pool.map(keys_of, [2_000] * 16) for key in keys]
     assert len(set(made)) == len(made) == 32_000
+
+
+# --- Tokens -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asvs("9.1.2", "9.1.3")
+def test_a_token_chooses_neither_its_algorithm_nor_its_key(cast: dict[str, User], visitor: Open) -> None:
+    """What we sign is good under SHA-256 and a key of the settings; a weaker sum, or a key that it brings along, is not."""
+    salt = "gatehouse.doctor.question"
+
+    def status(token: str) -> int:
+        return int(visitor().get(tenant_url("acme", checkup.PATH), HTTP_X_GATEHOUSE_DOCTOR=token).status_code)
+
+    assert status(signing.TimestampSigner(salt=salt).sign_object("a nonce")) == 200
+    for algorithm in ("sha1", "md5", "sha512"):
+        assert status(signing.TimestampSigner(salt=salt, algorithm=algorithm).sign_object("a nonce")) == 404, algorithm
+    assert status(signing.TimestampSigner(key="a key of mallory's, long enough", salt=salt).sign_object("a nonce")) == 404
+    claims = signing.b64_encode(b'"a nonce"').decode()
+    for header in (b'{"alg":"none"}', b'{"alg":"HS256","kid":"/dev/null"}', b'{"alg":"RS256","jku":"https://evil.test/keys"}'):
+        assert status(f"{signing.b64_encode(header).decode()}.{claims}.") == 404
 
 
 # --- Cookies ----------------------------------------------------------------------------------------------------------
