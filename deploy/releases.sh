@@ -110,6 +110,7 @@ fetch() {
         find "$top" -mindepth 1 -maxdepth 1 -exec mv -t "$to" -- {} +
         rmdir -- "$top"
     fi
+    rm -rf -- "$to/tests" "$to/.ci" "$to/requirements-dev.txt" # what only a developer runs
     [[ -f $to/deploy/lib.sh && -f $to/requirements.txt ]] || die "$source is no release that these scripts can install"
 }
 

@@ -4,9 +4,12 @@ import re
 import secrets
 import time
 from collections.abc import Callable
+from pathlib import PurePath
+from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from whitenoise.middleware import WhiteNoiseMiddleware
 
 from identity.ledger import AddressFull
 from portal.logs import note_request, request_id
@@ -16,6 +19,8 @@ from tenants.text import is_plain
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _HIDDEN = re.compile(r"%(?:0[0-9a-f]|1[0-9a-f]|7f)", re.IGNORECASE)  # control characters, percent-encoded
+
+_SERVED = {".css", ".js", ".svg", ".png", ".ico", ".woff2"}
 
 
 class RequestMiddleware:
@@ -57,3 +62,11 @@ class RequestMiddleware:
                 if "password" not in name and not all(is_plain(value) for value in values):
                     return bad_request(request)
         return None
+
+
+class StaticMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]
+    """Serves what pages are made of, and nothing else that may lie in STATIC_ROOT. ASVS 13.4.7."""
+
+    def add_file_to_dictionary(self, url: str, path: str, stat_cache: Any = None) -> None:
+        if PurePath(url).suffix in _SERVED:
+            super().add_file_to_dictionary(url, path, stat_cache=stat_cache)

@@ -164,7 +164,7 @@ MIDDLEWARE = [
     "portal.languages.GuestMiddleware",  # the browser's language
     "portal.middleware.RequestMiddleware",  # request id, no-store, no control characters
     "tenants.middleware.ProxyMiddleware",  # who really asks: address and scheme
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "portal.middleware.StaticMiddleware",
     "tenants.middleware.HostMiddleware",  # where am I: request.tenant and the URLconf
     "identity.middleware.SessionMiddleware",  # who is it: request.session, one query
     "portal.languages.PersonMiddleware",  # the person's language and time zone
@@ -378,6 +378,7 @@ LOGGING = {
     },
     "root": {"handlers": ["stderr"], "level": "INFO"},
     "loggers": {
+        "django": {"level": "INFO"},  # without its own handlers, of which one would mail
         # A 401 of the gate or a scanner's 404 is an answer, not news.
         "django.request": {"level": "ERROR"},
         "django.security": {"level": "ERROR"},

@@ -813,7 +813,7 @@ def old_key(settings: Any) -> str:
     return crypto.current_key_id()
 
 
-@pytest.mark.asvs("11.2.2")
+@pytest.mark.asvs("11.2.2", "13.3.4")
 def test_rekey_moves_live_sessions_and_authenticators_to_the_new_key_and_signs_nobody_out(
     old_key: str, cast: dict[str, User], visitor: Open, settings: pytest.FixtureRequest
 ) -> None:

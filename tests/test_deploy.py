@@ -30,6 +30,7 @@ def test_every_script_refuses_what_it_does_not_know(script: Path) -> None:
     assert f"{script.name} --help tells more" in done.stderr
 
 
+@pytest.mark.asvs("15.2.5")
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
 def test_every_unit_is_hardened(unit: Path) -> None:
     """systemd's own figure, from 0 (nothing can happen) to 10; 1.5 at most."""
@@ -40,6 +41,7 @@ def test_every_unit_is_hardened(unit: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.asvs("13.3.1", "13.3.2")
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
 def test_every_unit_gets_its_secrets_from_systemd(unit: Path) -> None:
     text = unit.read_text()

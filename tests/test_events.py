@@ -575,6 +575,7 @@ def test_a_sealer_with_nothing_to_do_asks_one_question(db: None) -> None:
     assert connection.vendor != "sqlite" or "events_unsealed" in plan
 
 
+@pytest.mark.asvs("16.5.4")
 @pytest.mark.django_db(transaction=True)
 def test_the_upkeep_seals_and_no_failure_ends_it(acme: Tenant, caplog: pytest.LogCaptureFixture) -> None:
     calls = []

@@ -108,7 +108,7 @@ def test_the_answer_and_the_work_are_the_same_for_everybody(cast: dict[str, User
     assert sorted(sent.to[0] for sent in delivered()) == ["bob@acme.example", "dave@acme.example"]
 
 
-@pytest.mark.asvs("6.3.8")
+@pytest.mark.asvs("6.3.8", "16.5.2")
 def test_the_answer_is_the_same_when_the_mail_server_is_gone(cast: dict[str, User], visitor: Open, settings: Any) -> None:
     before = neutral(ask(visitor(), "dave"))
     settings.EMAIL_BACKEND, settings.EMAIL_HOST, settings.EMAIL_PORT = "django.core.mail.backends.smtp.EmailBackend", "127.0.0.1", 1

@@ -22,6 +22,14 @@ def test_healthz_asks_no_database_and_answers_at_any_name(cast: dict[str, User],
     assert len(asked) == 0
 
 
+@pytest.mark.asvs("13.4.6")
+def test_strangers_learn_no_release(cast: dict[str, User], visitor: Open) -> None:
+    """upgrade.sh, which compares it, asks on the machine itself."""
+    for path, status in (("/healthz", "ok"), ("/readyz", "ready")):
+        assert visitor(address="203.0.113.9").get(portal_url(path)).json() == {"status": status}
+        assert visitor(address="").get(portal_url(path)).json() == {"status": status, "release": settings.RELEASE}
+
+
 def test_healthz_answers_a_proxy_that_speaks_http_to_an_https_portal(cast: dict[str, User], visitor: Open, over_https: None) -> None:
     assert visitor().get("http://localhost/healthz").status_code == 200
 

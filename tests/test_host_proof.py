@@ -209,6 +209,7 @@ def test_a_name_that_leads_elsewhere_proves_nothing(acme: Tenant, names: NameSer
     assert ownership.look(host) is Finding.ELSEWHERE
 
 
+@pytest.mark.asvs("13.2.6", "16.5.2")
 def test_a_server_that_does_not_answer_is_waited_for_a_little_and_said(
     acme: Tenant, visitor: Open, names: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

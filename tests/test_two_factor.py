@@ -154,7 +154,7 @@ def test_enrolling_ends_the_other_sessions_and_every_key_from_before(cast: dict[
     assert Session.objects.filter(user=cast["dave"], ended_at=None, tenant=None).count() == 1
 
 
-@pytest.mark.asvs("7.2.4")
+@pytest.mark.asvs("7.2.4", "7.2.2")
 def test_each_proof_makes_a_new_key(dave: Visitor, visitor: Open) -> None:
     browser = half_way(visitor())
     assert browser.key(PORTAL_HOST) == ""

@@ -1,8 +1,10 @@
 """What `manage.py doctor` looks at: a module for each group, with one function `examine` that yields findings."""
 
+import math
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -58,6 +60,17 @@ def warning(text: str, cure: str, **data: Any) -> Finding:
 
 def failure(text: str, cure: str, **data: Any) -> Finding:
     return Finding(State.FAILURE, text, cure, data)
+
+
+def is_here(host: str) -> bool:
+    """Does this name this machine (a path is the folder of a unix socket)? Then no network carries what is said to it."""
+    return not host or host.startswith("/") or host in {"localhost", "127.0.0.1", "::1"}
+
+
+def bits(text: str) -> float:
+    """How much chance is in a text, by how often each of its characters comes: an upper bound, which finds what is no secret."""
+    n = len(text)
+    return -sum(count * math.log2(count / n) for count in Counter(text).values()) if n else 0.0
 
 
 def in_parallel(work: Callable[[Item], Result], items: Iterable[Item], seconds: float) -> dict[Item, Result]:

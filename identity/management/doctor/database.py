@@ -11,13 +11,14 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from identity import clock
-from identity.management.doctor import PATIENCE, Asked, Finding, failure, note, ok, warning
+from identity.management.doctor import PATIENCE, Asked, Finding, bits, failure, is_here, note, ok, warning
 from identity.management.output import count
 from tenants.text import clean
 
 OLDEST = 14  # PostgreSQL, for Django 5.2
 SLOW = 0.05  # seconds for one answer
 CLOCKS_APART, CLOCKS_FAR_APART = 2, 30  # seconds; a code of an authenticator is good for 30
+GUESSABLE = 40  # bits
 BEHIND, FAR_BEHIND = 30, 300  # seconds of a replica
 CHECKED_WHOLE = 256 * 1024**2  # bytes: a SQLite file up to this size is read through
 
@@ -100,6 +101,8 @@ def _postgresql() -> Iterator[Finding]:
         )
     yield from _durability()
     yield from _connections()
+    yield from _line()
+    yield from _role()
     yield from _replicas()
 
 
@@ -124,12 +127,34 @@ def _connections() -> Iterator[Finding]:
         yield warning(
             f"{used} of PostgreSQL's {most} connections are taken.", "Raise max_connections, or lower DATABASE_POOL.", used=used, most=most
         )
-    if not _row("SELECT COALESCE((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) OR inet_client_addr() IS NULL")[0]:
-        host = str(settings.DATABASES["default"].get("HOST", ""))
-        if host not in {"localhost", "127.0.0.1", "::1"}:
-            yield warning(
-                f"What is said to PostgreSQL at {host} goes over the network in clear.", "Add ?sslmode=verify-full to DATABASE_URL."
-            )
+
+
+def _line() -> Iterator[Finding]:
+    """Is what is said to a server elsewhere encrypted, and has somebody looked whether it is that server? ASVS 12.3.1, 12.3.4."""
+    line = connection.connection
+    host = line.info.host
+    cure = "Add ?sslmode=verify-full to DATABASE_URL, and &sslrootcert=FILE for an authority of your own."
+    if is_here(host):
+        return
+    if not line.pgconn.ssl_in_use:
+        yield warning(f"What is said to PostgreSQL at {host} goes over the network in clear.", cure)
+    elif line.info.get_parameters().get("sslmode") != "verify-full":
+        yield warning(f"PostgreSQL at {host} is believed to be itself: its certificate is not held against its name.", cure)
+    else:
+        yield ok(f"The line to PostgreSQL at {host} is encrypted, and its certificate was verified.")
+
+
+def _role() -> Iterator[Finding]:
+    """It needs nothing but its own database. ASVS 13.2.2, 13.2.3."""
+    role, above = _row("SELECT rolname, rolsuper OR rolcreaterole OR rolbypassrls FROM pg_roles WHERE rolname = current_user")
+    password = str(connection.settings_dict.get("PASSWORD") or "")
+    if above:
+        yield warning(
+            f"Gatehouse is {role} to PostgreSQL, who may do more there than own a database.",
+            "CREATE ROLE gatehouse LOGIN; ALTER DATABASE … OWNER TO gatehouse; and that role in DATABASE_URL.",
+        )
+    if password and bits(password) < GUESSABLE:
+        yield failure(f"The password of PostgreSQL's role {role} can be guessed.", "\\password in psql, then DATABASE_URL.")
 
 
 def _replicas() -> Iterator[Finding]:

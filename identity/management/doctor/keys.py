@@ -2,17 +2,16 @@
 
 import base64
 import binascii
-import math
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from django.conf import settings
 from django.core import checks
 
-from identity.management.doctor import Asked, Finding, failure, note, ok, warning
+from identity.management.doctor import Asked, Finding, bits, failure, note, ok, warning
 
 ENVIRONMENT = Path("/etc/gatehouse/gatehouse.env")
+CREDENTIALS = Path("/etc/gatehouse/credentials")
 ENOUGH = 128  # bits
 TOLD = {"security.W009", "security.W018", "gatehouse.W001"}  # what the doctor says in its own words: SECRET_KEY, DEBUG, mail
 SIGNING = "python3 -c 'import secrets; print(secrets.token_urlsafe(50))'"
@@ -21,16 +20,10 @@ ENCRYPTING = "python3 -c 'import base64, os; print(base64.urlsafe_b64encode(os.u
 
 def examine(asked: Asked) -> Iterator[Finding]:
     yield from _secrets()
-    yield from _file()
+    yield from _files()
     if settings.DEBUG:
         yield failure("DEBUG is on: visitors see the inside of errors.", "Take DEBUG out of gatehouse.env, and restart.")
     yield from _settings()
-
-
-def bits(text: str) -> float:
-    """How much chance is in a text, by how often each of its characters comes: an upper bound, which finds what is no secret."""
-    n = len(text)
-    return -sum(count * math.log2(count / n) for count in Counter(text).values()) if n else 0.0
 
 
 def _secrets() -> Iterator[Finding]:
@@ -64,13 +57,15 @@ def _raw_keys() -> Iterator[bytes]:
             continue  # the check below says so
 
 
-def _file() -> Iterator[Finding]:
+def _files() -> Iterator[Finding]:
+    """As far as whoever asks may look."""
     try:
-        mode = ENVIRONMENT.stat().st_mode
+        files = [ENVIRONMENT, *sorted(CREDENTIALS.iterdir())] if CREDENTIALS.is_dir() else [ENVIRONMENT]
+        readable = [path for path in files if path.exists() and path.stat().st_mode & 0o077]
     except OSError:
         return
-    if mode & 0o077:
-        yield failure(f"Other users of this machine may read {ENVIRONMENT}, and every secret in it.", f"chmod 600 {ENVIRONMENT}")
+    for path in readable:
+        yield failure(f"Other users of this machine may read {path}, and every secret in it.", f"chmod 600 {path}")
 
 
 def _settings() -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.mail import EmailMessage, get_connection
 
 from identity import clock, mails
-from identity.management.doctor import PATIENCE, Asked, Finding, failure, note, ok, warning
+from identity.management.doctor import PATIENCE, Asked, Finding, failure, is_here, note, ok, warning
 from identity.management.output import count
 
 LATE = timedelta(minutes=5)  # a mail that is due and still here: nobody sends
@@ -24,6 +24,11 @@ def examine(asked: Asked) -> Iterator[Finding]:
         )
     else:
         yield _server(asked.mail)
+        if not (settings.EMAIL_USE_TLS or settings.EMAIL_USE_SSL or is_here(settings.EMAIL_HOST)):
+            yield warning(
+                f"Mails go to {settings.EMAIL_HOST} over the network in clear, with the links that are in them.",
+                "smtp+tls:// or smtp+ssl:// in EMAIL_URL; the server's certificate is verified then.",
+            )
     if asked.has_database:
         yield from _queue()
 
