@@ -67,7 +67,11 @@ def test_the_look_into_templates_finds_what_is_not_marked() -> None:
 
 GETTEXT = {"_", "lazy", "gettext", "gettext_lazy", "ngettext", "ngettext_lazy", "pgettext"}
 # Not for people who look at pages: scripts, operators' logs, and what makes the program stop.
-ENGLISH = {"portal/api/views.py", "portal/settings.py", "portal/logs.py", "portal/catalogs.py", "portal/wsgi.py", "portal/apps.py"}
+# For operators and programs.
+ENGLISH = {
+    "portal/api/views.py", "portal/settings.py", "portal/logs.py", "portal/catalogs.py", "portal/wsgi.py", "portal/apps.py",
+    "portal/metrics.py", "portal/management/commands/upgradable.py",
+}  # fmt: skip
 SENTENCE = re.compile(r"[A-Z“][^<>{}=/]*[a-z’”]+ [^<>{}=/]*[.?!…:]|[A-Z][a-z]+ [a-z]+(?: [a-z]+)*")
 
 

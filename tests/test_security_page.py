@@ -367,6 +367,7 @@ def test_no_secret_is_stored_in_another_form_than_its_class_says(cast: dict[str,
 # --- Limits -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("dear_hashes")
 @pytest.mark.asvs("2.1.3", "15.1.3")
 def test_the_limits_are_these() -> None:
     expected = {
