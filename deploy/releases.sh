@@ -21,15 +21,23 @@ trap 'rm -rf -- "$work"' EXIT
 
 need_root() { ((EUID == 0)) || die "run it as root: sudo $me …"; }
 
-# ask NAME QUESTION [DEFAULT]: puts the answer into the variable NAME, if nothing is in it yet.
+# ask NAME QUESTION [DEFAULT]: the variable NAME has a value that right_NAME, which sets `wrong`, has nothing against. What no
+# option has given is asked for, again and again until it is right; with --yes it is the default.
 ask() {
-    local answer
-    [[ -z ${!1} ]] || return 0
-    if [[ -z $yes ]]; then
-        read -r -p "$2${3:+ [$3]}: " answer </dev/tty || die "no answer; give it as --${1//_/-}, see --help"
-        printf -v "$1" %s "$answer"
-    fi
-    [[ -n ${!1} ]] || printf -v "$1" %s "${3:-}"
+    local given=${!1}${yes:+yes} answer wrong
+    while true; do
+        if [[ -z $given ]]; then
+            read -r -p "$2${3:+ [$3]}: " answer </dev/tty || die "no answer; give it as --${1//_/-}, see --help"
+            printf -v "$1" %s "$answer"
+        fi
+        [[ -n ${!1} ]] || printf -v "$1" %s "${3:-}"
+        wrong=
+        "right_$1"
+        [[ -n $wrong ]] || return 0
+        [[ -z $given ]] || die "--${1//_/-}: $wrong"
+        say "$wrong"
+        printf -v "$1" %s ''
+    done
 }
 
 # confirm QUESTION
@@ -136,11 +144,12 @@ _build() {
     local python=$release/.venv/bin/python
     rm -rf -- "$release" # of a build that was interrupted
     install -d -m 0755 "$OPT/releases" "$release"
+    (($(df --output=avail -k "$OPT" | tail -n 1) > 512 * 1024)) || die "less than 512 MB are free in $OPT. Make room, then run this again; what runs goes on as it was"
     cp -r --no-preserve=mode,ownership -- "$1/." "$release/"
     chmod 0755 "$release"/deploy/*.sh "$release/deploy/gatehouse" "$release/deploy/with-credentials"
     python3 -m venv "$release/.venv" || die "no virtual environment: apt install python3-venv"
     "$python" -m pip install -qq --disable-pip-version-check --no-input --require-hashes --only-binary :all: \
-        -r "$release/requirements.txt" || die "the packages could not be installed; nothing was changed"
+        -r "$release/requirements.txt" || die "pip could not install the packages: see above. What runs goes on as it was; run this again when pip's index can be reached"
     (
         cd -- "$release"
         "$python" -m compileall -q portal identity tenants
@@ -148,7 +157,7 @@ _build() {
         # Static files need no secret and no database; these stand in for both.
         PORTAL_URL=https://build.invalid TENANT_DOMAIN=invalid SECRET_KEY=build DATABASE_URL=sqlite://:memory: \
             ENCRYPTION_KEYS=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= "$python" manage.py collectstatic --no-input --verbosity 0
-    ) || die "the release could not be built; nothing was changed"
+    ) || die "the release could not be built: see above. What runs goes on as it was"
     chmod -R go=rX -- "$release"
     printf '%s\n' "$2" >"$release/release" # the last step: a release without it is not complete
 }

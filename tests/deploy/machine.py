@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Self
 
 ROOT = Path(__file__).resolve().parents[2]
-SUITE = "bookworm"
-# What install.sh may ask for; downloaded into the root's cache and not installed.
-PACKAGES = ("python3", "python3-venv", "nginx", "curl", "openssl", "postgresql", "git")
+SUITE = os.environ.get("DEBIAN", "bookworm")  # DEBIAN=trixie: the next one
+# What install.sh may ask for, and GnuPG for encrypted copies; downloaded into the root's cache and not installed.
+PACKAGES = ("python3", "python3-venv", "nginx", "curl", "openssl", "postgresql", "git", "gnupg")
 
 
 def lacking() -> str:
@@ -36,10 +36,10 @@ def cache() -> Path:
 
 def bare_root() -> Path:
     """A Debian with systemd and nothing else. Made once (a minute)."""
-    root = cache() / SUITE
+    root = cache() / f"{SUITE}-{hashlib.sha256(' '.join(PACKAGES).encode()).hexdigest()[:8]}"
     if root.exists():
         return root
-    draft = cache() / f"{SUITE}.new"
+    draft = root.with_suffix(".new")
     shutil.rmtree(draft, ignore_errors=True)
     subprocess.run(
         ["debootstrap", "--variant=minbase", "--include=systemd,systemd-sysv,dbus,ca-certificates,iproute2", SUITE, draft],
