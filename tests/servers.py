@@ -90,7 +90,10 @@ def _exists(user: str) -> bool:
 class Portal:
     """The product itself: the production server in its own process, on a database of its own."""
 
-    def __init__(self, database_url: str, folder: Path, *, workers: int = 1, port: int = 0, **environment: str) -> None:
+    def __init__(
+        self, database_url: str, folder: Path, *, workers: int = 1, port: int = 0, prepared: bool = False, **environment: str
+    ) -> None:
+        """prepared: the people and the static files are there already."""
         import sys
 
         self.port = port or free_port()
@@ -99,12 +102,13 @@ class Portal:
             **os.environ,
             "DATABASE_URL": database_url,
             "PORT": str(self.port),
-            "STATIC_ROOT": str(folder / "static"),
+            **({} if prepared else {"STATIC_ROOT": str(folder / "static")}),
             **environment,
         }
         self.log = folder / f"portal-{self.port}.log"
-        self.manage("demo", "seed") if "PORTAL_URL" not in environment else self.manage("migrate", "--verbosity=0")
-        self.manage("collectstatic", "--no-input", "--verbosity=0")
+        if not prepared:
+            self.manage("demo", "seed") if "PORTAL_URL" not in environment else self.manage("migrate", "--verbosity=0")
+            self.manage("collectstatic", "--no-input", "--verbosity=0")
         self._output = self.log.open("w")
         self.process = subprocess.Popen(
             [

@@ -96,12 +96,15 @@ class Machine:
         self.stop()
         raise TimeoutError(f"the machine did not boot:\n{self.log.read_text()}")
 
-    def try_(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run something in there."""
+    def inside(self, *command: str) -> list[str]:
+        """What runs this in there, started from here."""
         clean = ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"]
         pip = ["PIP_NO_INDEX=1", "PIP_FIND_LINKS=/wheels"]
-        enter = ["nsenter", "--target", self._leader(), "--all"]
-        return subprocess.run([*enter, *clean, *pip, *command], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        return ["nsenter", "--target", self._leader(), "--all", *clean, *pip, *command]
+
+    def try_(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run something in there."""
+        return subprocess.run(self.inside(*command), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
 
     def run(self, *command: str) -> str:
         """Run something in there that must succeed; returns what it printed."""
@@ -112,16 +115,16 @@ class Machine:
     def _journal(self) -> str:
         return self.try_("journalctl", "--no-pager", "--lines=40", "--priority=warning").stdout
 
-    def client(self, *arguments: str) -> subprocess.Popen[str]:
-        """tests.deploy.client, with this machine's network and our own files."""
+    def client(self, *arguments: str, module: str = "client") -> subprocess.Popen[str]:
+        """tests.deploy.client (or another), with this machine's network and our own files."""
         enter = ["nsenter", "--target", self._leader(), "--net"]
         return subprocess.Popen(
-            [*enter, sys.executable, "-m", "tests.deploy.client", *arguments],
+            [*enter, sys.executable, "-m", f"tests.deploy.{module}", *arguments],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    def visit(self, *arguments: str) -> None:
-        said, wrong = self.client(*arguments).communicate(timeout=120)
+    def visit(self, *arguments: str, module: str = "client") -> None:
+        said, wrong = self.client(*arguments, module=module).communicate(timeout=120)
         assert not wrong, said + wrong
 
     def stop(self) -> None:
