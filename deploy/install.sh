@@ -122,9 +122,9 @@ addresses() {
         python3 -c 'import ipaddress, sys; [ipaddress.ip_network(p.strip(), strict=False) for p in sys.argv[1].split(",")]' "$1" 2>/dev/null; }
 }
 
-ask portal_url "Where should people prove who they are? https://"
+ask portal_url "The portal, where people prove who they are: https://"
 host=${portal_url#https://}
-ask tenant_domain "Under which domain do tenants live? NAME." "${host#*.}"
+ask tenant_domain "The domain below which tenants live, each at NAME." "${host#*.}"
 ask admin_email "Your e-mail address"
 if [[ -n $database || ! -f $ETC/credentials/DATABASE_URL ]]; then
     ask database "Database: local (PostgreSQL here), sqlite, or a postgres:// URL" local
@@ -165,7 +165,8 @@ packages=(python3 python3-venv nginx curl openssl)
 [[ -z $acme_email ]] || packages+=(certbot)
 case $database_url in
     postgres:////*) packages+=(postgresql) ;;
-    postgres://*) packages+=(postgresql-client) ;;
+    # To try a copy takes PostgreSQL's programs, too, though no server that runs.
+    postgres://*) packages+=(postgresql) ;;
 esac
 missing=()
 for package in "${packages[@]}"; do
@@ -178,6 +179,10 @@ add_packages() {
         die "these packages could not be installed: $*. Mend what apt-get says (apt-get update, apt-get --fix-broken install), then run this again"
     }
 }
+if [[ $database_url == postgres://[!/]* && " ${missing[*]} " == *" postgresql "* ]]; then
+    folder 0755 root:root /etc/postgresql-common/createcluster.d
+    put 0644 root:root /etc/postgresql-common/createcluster.d/gatehouse.conf <<<"create_main_cluster = false"
+fi
 if ((${#missing[@]})); then run "install ${missing[*]}" add_packages "${missing[@]}"; fi
 
 getent passwd gatehouse >/dev/null || run "make the user gatehouse" useradd --system --user-group --home-dir "$STATE" --no-create-home \
@@ -240,6 +245,7 @@ as_postgres() { (cd / && runuser -u postgres -- "$@"); }
 asked_of_postgres() { as_postgres psql -qtAc "$1" 2>/dev/null; }
 start_postgres() {
     local until=$((SECONDS + 20))
+    [[ -n $(pg_lsclusters --no-header) ]] || pg_createcluster "$(find /usr/lib/postgresql -mindepth 1 -printf '%f\n' -prune | sort --version-sort | tail -n 1)" main >/dev/null
     systemctl --quiet enable --now postgresql || true
     until asked_of_postgres "select 1" >/dev/null; do
         ((SECONDS < until)) || die "PostgreSQL does not answer on this machine: pg_lsclusters; journalctl -u 'postgresql@*'. Mend it, then run this again"
@@ -254,9 +260,13 @@ if [[ $database_url == postgres:////run/postgresql/gatehouse ]]; then
 fi
 
 units_of "$from"
-/usr/local/sbin/gatehouse migrate --check --skip-checks </dev/null >/dev/null 2>&1 ||
-    run "migrate the database" /usr/local/sbin/gatehouse migrate --no-input --skip-checks --verbosity 0 </dev/null ||
-    die "the database could not be migrated"
+migrate() {
+    /usr/local/sbin/gatehouse migrate --no-input --skip-checks --verbosity 0 </dev/null >"$work/migrate" 2>&1 && return
+    tail -n 1 "$work/migrate" >&2
+    /usr/local/sbin/gatehouse doctor --only database </dev/null >&2 || true
+    die "the database could not be migrated: see above. Mend it (another one: --database), then run this again"
+}
+/usr/local/sbin/gatehouse migrate --check --skip-checks </dev/null >/dev/null 2>&1 || run "migrate the database" migrate
 [[ -n $(live_slot) ]] || put 0644 root:root "$UPSTREAM" <"$from/deploy/nginx-upstream.conf"
 # changed_since PROPERTY UNIT PATH…: something there is newer than this moment of the unit. A run that was interrupted may have
 # written what nobody has read.
@@ -281,8 +291,12 @@ site() {
     say "# Written by install.sh. Servers of your own belong in files of their own."
     sed -e "s/login\.example\.com/$host/g" -e "s/\*\.example\.com/*.$tenant_domain/g" \
         -e "s#^ *\# each proxy#$(proxies_as '    %s 1;')#" -e "s#^\# each real_ip#$(proxies_as 'set_real_ip_from %s;')#" "$1" |
-        if [[ -e /proc/net/if_inet6 ]]; then cat; else grep -v 'listen \[::\]'; fi
+        if [[ -e /proc/net/if_inet6 ]]; then cat; else grep -v 'listen \[::\]'; fi |
+        if says_http2_apart; then sed -E -e 's/ ssl http2/ ssl/' -e 's/^( *)listen 443 ssl.*/&\n\1http2 on;/'; else cat; fi
 }
+
+# From 1.25.1 on nginx wants a line of its own for it, and warns of the other.
+says_http2_apart() { [[ $(nginx -v 2>&1) =~ /1\.([0-9]+)\. ]] && ((BASH_REMATCH[1] > 25)); }
 
 # proxies_as FORMAT: a line for each proxy, as sed's replacement.
 proxies_as() {

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Self
 
 ROOT = Path(__file__).resolve().parents[2]
-SUITE = os.environ.get("DEBIAN", "bookworm")  # DEBIAN=trixie: the next one
+PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
+SUITE = os.environ.get("DEBIAN", "bookworm")  # or another of these
 # What install.sh may ask for, and GnuPG for encrypted copies; downloaded into the root's cache and not installed.
 PACKAGES = ("python3", "python3-venv", "nginx", "curl", "openssl", "postgresql", "git", "gnupg")
 
@@ -57,12 +58,12 @@ def bare_root() -> Path:
 def wheels() -> Path:
     """The packages of requirements.txt, from where this machine's pip takes them."""
     locked = ROOT / "requirements.txt"
-    place = cache() / f"wheels-{hashlib.sha256(locked.read_bytes()).hexdigest()[:12]}"
+    place = cache() / f"wheels-{PYTHONS[SUITE]}-{hashlib.sha256(locked.read_bytes()).hexdigest()[:12]}"
     if not place.exists():
-        draft = place.with_suffix(".new")
+        draft = place.with_name(f"{place.name}.new")
         shutil.rmtree(draft, ignore_errors=True)
         command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--require-hashes"]
-        only = ["--only-binary", ":all:", "--python-version", "3.11"]
+        only = ["--only-binary", ":all:", "--python-version", PYTHONS[SUITE]]
         subprocess.run([*command, *only, "-r", locked, "-d", draft], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         draft.rename(place)
     return place

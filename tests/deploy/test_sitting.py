@@ -147,6 +147,7 @@ def test_the_same_files_are_the_same_release_from_an_archive_a_tag_or_a_director
 
 def test_a_wrong_answer_is_asked_again_and_a_password_is_seen_nowhere(machine: Machine) -> None:
     wipe(machine)
+    machine.run("apt-get", "-qq", "install", "--no-install-recommends", "postgresql")
     for statement in (f"CREATE ROLE portal LOGIN PASSWORD '{PASSWORD.replace('%40', '@')}'", "CREATE DATABASE portal OWNER portal"):
         machine.run("runuser", "-u", "postgres", "--", "psql", "-qc", statement)
     answers = ["login", "login.example.com", "ex ample", "", "erin", "erin@example.com", "mysql"]
@@ -238,7 +239,8 @@ def test_each_obstacle_is_named_with_what_to_do(machine: Machine) -> None:
     machine.run("rm", "-rf", "/etc/gatehouse/credentials/DATABASE_URL")
     said = refused(machine, *PLAIN, "--database", "postgres://nobody:secret@127.0.0.1:1/none")
     assert "secret" not in said
-    assert "the database could not be migrated" in said
+    assert "The database does not answer: " in said
+    assert "the database could not be migrated: see above. Mend it (another one: --database)" in said
 
     machine.run(*PLAIN)
     assert "Nothing to change" in machine.run(*PLAIN)
