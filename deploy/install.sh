@@ -231,6 +231,11 @@ settings() {
 }
 put 0600 root:root "$ETC/gatehouse.env" < <(settings)
 
+# From another machine it comes with that one's numbers.
+if [[ -f $ETC/backup.key && $(stat -c %G "$ETC/backup.key") != gatehouse ]]; then
+    run "let gatehouse read $ETC/backup.key" chgrp gatehouse "$ETC/backup.key"
+fi
+
 answers_given() {
     local name
     for name in portal_url tenant_domain admin_email tls_cert tls_key acme_email behind_proxy; do
