@@ -88,12 +88,6 @@ folder() {
 # link TARGET NAME
 link() { [[ $(readlink "$2") == "$1" ]] || run "link $2 to $1" ln -sfn -- "$1" "$2"; }
 
-# One of these scripts at a time.
-lock() {
-    exec 8>/run/gatehouse-deploy.lock
-    flock --nonblock 8 || die "another install, upgrade or rollback is at work"
-}
-
 # --- Releases ---------------------------------------------------------------------------------------------------------
 # fetch SOURCE TAG DIRECTORY: the files of a directory, an archive, or a tag of a git repository.
 fetch() {

@@ -354,6 +354,7 @@ RUNNING = {"LoadState": "loaded", "ActiveState": "active", "LastTriggerUSec": ""
         ({"LoadState": "loaded", "ActiveState": "inactive"}, {}, State.FAILURE),
         (RUNNING, {"Result": "exit-code"}, State.FAILURE),
         (RUNNING, {"Result": "success"}, State.NOTE),
+        (RUNNING, {"Result": "success", "ExecMainExitTimestamp": f"@{int(datetime.now(UTC).timestamp())}"}, State.OK),  # by hand
         ({**RUNNING, "LastTriggerUSec": "@1700000000"}, {"Result": "success"}, State.WARNING),
         ({**RUNNING, "LastTriggerUSec": f"@{int(datetime.now(UTC).timestamp()) - 3600}"}, {}, State.OK),
     ],

@@ -30,7 +30,10 @@ def prove(authority: str, name: str, proof: str) -> Person | None:
     assert mark
     url = page.url if proof.isdigit() else f"{page.url.partition('?')[0]}?lost=1"
     done = person.post(url, page, {"code": proof, "mark": mark[1]})
-    return None if "/login/code/" in done.url else person
+    if is_in(person):
+        return person
+    print(" ".join(re.sub(r"<[^>]+>", " ", done.text.partition("<main")[2]).split()))  # why not
+    return None
 
 
 def is_in(person: Person) -> bool:

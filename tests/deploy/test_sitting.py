@@ -72,7 +72,8 @@ def refused(machine: Machine, *command: str) -> str:
 def findings(machine: Machine, *states: str) -> list[str]:
     """What the doctor says, in these states."""
     told = json.loads(machine.try_("gatehouse", "doctor", "--json").stdout)
-    return [finding["text"] for finding in told["findings"] if finding["state"] in states]
+    texts = [finding["text"] for finding in told["findings"] if finding["state"] in states]
+    return [text for text in texts if not text.startswith("The database takes")]  # the machine of a test may be slow
 
 
 # --- One sitting ------------------------------------------------------------------------------------------------------
