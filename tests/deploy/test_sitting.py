@@ -190,7 +190,7 @@ def test_an_installation_that_is_killed_is_finished_by_the_next_run(machine: Mac
             for line in script.stdout:
                 said += line
                 if last_words in line:
-                    machine.try_("pkill", "-KILL", "-f", INSTALL)
+                    machine.kill(script)
                     break
             else:
                 raise AssertionError(f"it never said “{last_words}”:\n{said}")
