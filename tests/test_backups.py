@@ -210,7 +210,9 @@ def test_the_newest_copies_are_kept_each_for_its_owner_only_with_its_sums(place:
         for end in ("", ".sha256", ".facts"):
             (place.copies / f"gatehouse-{name}{end}").touch(0o600)
     (place.copies / "notes.txt").touch(0o600)
-    new = place.copy("--keep", 3)
+    ran = place.script("backup.sh", "--keep", 3, place.copies)
+    assert ran.stderr == ""
+    new = Path(ran.stdout.partition(" (")[0])
     assert re.fullmatch(rf"gatehouse-\d{{8}}T\d{{6}}Z\.{SUFFIX}", new.name)
     left = {path.name for path in place.copies.iterdir()}
     kept = [new.name, "gatehouse-20230101T000000Z.sqlite3.gpg", "gatehouse-20220101T000000Z.dump.gpg"]
