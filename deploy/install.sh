@@ -185,8 +185,11 @@ if [[ $database_url == postgres://[!/]* && " ${missing[*]} " == *" postgresql "*
 fi
 if ((${#missing[@]})); then run "install ${missing[*]}" add_packages "${missing[@]}"; fi
 
-getent passwd gatehouse >/dev/null || run "make the user gatehouse" useradd --system --user-group --home-dir "$STATE" --no-create-home \
-    --shell /usr/sbin/nologin gatehouse
+make_user() {
+    getent group gatehouse >/dev/null || groupadd --system gatehouse
+    useradd --system --gid gatehouse --home-dir "$STATE" --no-create-home --shell /usr/sbin/nologin gatehouse
+}
+getent passwd gatehouse >/dev/null || run "make the user gatehouse" make_user
 id -nG www-data 2>/dev/null | grep -qw gatehouse || run "let nginx open the socket of gatehouse" usermod --append --groups gatehouse www-data
 
 folder 0755 root:root "$ETC"
