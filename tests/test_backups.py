@@ -47,7 +47,11 @@ class Place:
         return self.folder / "copies"
 
     def script(self, name: str, *arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "DATABASE_URL": self.url, "TMPDIR": "/tmp", "GATEHOUSE_ENV": "/nowhere"}  # noqa: S108
+        address = self.folder / "DATABASE_URL"  # as the units hand it over
+        address.write_text(self.url)
+        address.chmod(0o644)
+        environment = {**os.environ, "DATABASE_URL_FILE": str(address), "TMPDIR": "/tmp", "GATEHOUSE_ENV": "/nowhere"}  # noqa: S108
+        del environment["DATABASE_URL"]
         command = [str(ROOT / "deploy" / name), *map(str, arguments)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, **more)
 
@@ -300,7 +304,9 @@ def test_a_copy_whose_rows_are_not_all_there_would_not_do(place: Place, copied: 
 def test_a_copy_whose_log_was_changed_would_not_do(place: Place) -> None:
     assert place.sql("SELECT count(*) FROM identity_seal") == [(1,)]
     place.sql("UPDATE identity_event SET kind = 'tenant_resumed' WHERE kind = 'tenant_suspended'")
-    said = place.refused("verify-backup.sh", place.copy())
+    copy = place.copy()
+    place.sql("UPDATE identity_event SET kind = 'tenant_suspended' WHERE kind = 'tenant_resumed'")  # the copy is asked, not the portal
+    said = place.refused("verify-backup.sh", copy)
     assert "its audit log is not as it was written" in said
     assert "is not as it was written" in said
 
