@@ -18,7 +18,7 @@ help:
 	@echo "make run     the demo, at http://login.portal.localhost:8000 (PORT=… for another port)"
 	@echo "make test    the tests; skips what this machine has no package for, and says so"
 	@echo "make check   all that must be green before a commit: lint, types, django, test"
-	@echo "make deploy-test   install, upgrade and roll back on a real systemd (as root; debootstrap, systemd-container, nginx)"
+	@echo "make deploy-test   install, upgrade, restore on a real systemd (as root; debootstrap, systemd-container; DEBIAN=trixie)"
 	@echo "make asvs    which requirements of the OWASP ASVS have a test that proves them (ARGS=--open: which not; ARGS=--tests: by which)"
 	@echo "make bench   how fast it is; make races: the long races; make shots: the pictures of the README"
 	@echo "make texts   collect what pages and mails say for the translators (portal/locale/); needs GNU gettext"
