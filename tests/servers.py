@@ -90,10 +90,7 @@ def _exists(user: str) -> bool:
 class Portal:
     """The product itself: the production server in its own process, on a database of its own."""
 
-    def __init__(
-        self, database_url: str, folder: Path, *, workers: int = 1, port: int = 0, prepared: bool = False, **environment: str
-    ) -> None:
-        """prepared: the people and the static files are there already."""
+    def __init__(self, database_url: str, folder: Path, *, workers: int = 1, port: int = 0, **environment: str) -> None:
         import sys
 
         self.port = port or free_port()
@@ -102,13 +99,11 @@ class Portal:
             **os.environ,
             "DATABASE_URL": database_url,
             "PORT": str(self.port),
-            **({} if prepared else {"STATIC_ROOT": str(folder / "static")}),
+            "STATIC_ROOT": str(folder / "static"),
             **environment,
         }
         self.log = folder / f"portal-{self.port}.log"
-        if not prepared:
-            self.manage("demo", "seed") if "PORTAL_URL" not in environment else self.manage("migrate", "--verbosity=0")
-            self.manage("collectstatic", "--no-input", "--verbosity=0")
+        self.prepare()
         self._output = self.log.open("w")
         self.process = subprocess.Popen(
             [
@@ -121,6 +116,11 @@ class Portal:
             wait_for(self.port)
         except TimeoutError:
             raise RuntimeError(self.log.read_text()) from None
+
+    def prepare(self) -> None:
+        """The people of the demo, or nobody; and the static files."""
+        self.manage("demo", "seed") if "PORTAL_URL" not in self.environment else self.manage("migrate", "--verbosity=0")
+        self.manage("collectstatic", "--no-input", "--verbosity=0")
 
     def manage(self, *arguments: str) -> str:
         """Run `manage.py` with this portal's environment; returns what it printed."""

@@ -32,6 +32,7 @@ SCRIPTS = ["backup.sh", "verify-backup.sh", "restore.sh"]
 ON_POSTGRES = os.environ.get("TEST_DATABASE") == "postgres"
 SERVER = os.environ["DATABASE_URL"]
 UNTOUCHED = "Nothing was changed: Gatehouse has the database that it had"
+STATIC = os.environ["STATIC_ROOT"]
 SUFFIX = "dump" if ON_POSTGRES else "sqlite3"
 
 
@@ -419,6 +420,13 @@ def test_a_copy_that_ends_in_the_middle_leaves_the_database_as_it_was(place: Pla
 # --- Back -------------------------------------------------------------------------------------------------------------
 
 
+class Prepared(Portal):
+    """On a database and static files that are there already."""
+
+    def prepare(self) -> None:
+        pass
+
+
 class Guest:
     """Somebody with a browser, as far as the JSON endpoints go."""
 
@@ -443,7 +451,7 @@ class Guest:
 
 
 def test_after_a_restore_the_portal_is_as_it_was_but_nobody_is_signed_in(place: Place, tmp_path: Path) -> None:
-    with Portal(place.url, tmp_path, prepared=True) as portal:
+    with Prepared(place.url, tmp_path, STATIC_ROOT=STATIC) as portal:
         alice, bob = Guest(portal), Guest(portal)
         assert (alice.sign_in("alice"), bob.sign_in("bob")) == (200, 200)
         copy = place.copy()
@@ -459,7 +467,7 @@ def test_after_a_restore_the_portal_is_as_it_was_but_nobody_is_signed_in(place: 
     assert "Nobody is signed in." in said
     assert "2 sessions ended, and no proof from before opens anything." in said
     assert "Unused recovery codes are good, and so are those used since the copy was taken." in said
-    with Portal(place.url, tmp_path, port=portal.port, prepared=True) as portal:
+    with Prepared(place.url, tmp_path, port=portal.port, STATIC_ROOT=STATIC) as portal:
         assert (alice.is_in(), bob.is_in()) == (False, False)
         assert (alice.sign_in("alice"), bob.sign_in("bob")) == (200, 200)
         assert (alice.is_in(), bob.is_in()) == (True, True)
