@@ -117,12 +117,13 @@ PYTHON
 
 sql() { "${as_service[@]}" psql --no-psqlrc --no-password --quiet --no-align --tuples-only --set=ON_ERROR_STOP=1 "$@"; }
 
-# manage.py of this release, on the database of this address. With libpq's variables set, postgres:///NAME is enough of one.
+# manage.py of this release, on the database of this address: DATABASE_URL_FILE, which the units have, would count for more than
+# DATABASE_URL. With libpq's variables set, postgres:///NAME is enough of an address.
 manage() {
     local address=$1
     shift
     [[ -x $release/.venv/bin/python ]] || die "the release in $release has no .venv: install.sh or upgrade.sh makes one"
-    (cd -- "$release" && DATABASE_URL=$address PYTHONDONTWRITEBYTECODE=1 "${as_service[@]}" .venv/bin/python manage.py "$@")
+    (cd -- "$release" && unset DATABASE_URL_FILE && DATABASE_URL=$address PYTHONDONTWRITEBYTECODE=1 "${as_service[@]}" .venv/bin/python manage.py "$@")
 }
 
 lite_url() { python3 -c 'import sys; from urllib.parse import quote; print("sqlite:///" + quote(sys.argv[1]))' "$1"; }

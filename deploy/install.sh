@@ -31,7 +31,8 @@ It asks for what no option says. Run again, it changes only what differs; what y
   --yes                    ask nothing: take the defaults, stop where there is none
   --dry-run                say what would be done, change nothing
 
-A URL with a password is better left to the question: the options of a command can be read by everybody on this machine.
+A URL with a password is better left to the question, or put into /etc/gatehouse/credentials/DATABASE_URL (EMAIL_URL) before:
+the options of a command can be read by everybody on this machine.
 
   /opt/gatehouse/releases  the releases; the slots blue and green, current and previous lead to one each
   /etc/gatehouse           gatehouse.env, and the secrets in credentials/ (root alone; systemd hands them to the service)
@@ -42,7 +43,7 @@ TEXT
 }
 
 portal_url='' tenant_domain='' admin_email='' database='' smtp='' source='' tag=''
-tls_cert='' tls_key='' acme_email='' behind_proxy='' reason=''
+tls_cert='' tls_key='' acme_email='' behind_proxy='' database_url='' email_url='' reason=''
 while (($#)); do
     case $1 in
         -h | --help)
@@ -62,7 +63,7 @@ while (($#)); do
     shift
 done
 need_root
-lock
+[[ -n $dry_run ]] || lock
 if ! command -v apt-get >/dev/null || [[ ! -d /run/systemd/system ]]; then die "this needs Debian 12 or later, with systemd"; fi
 [[ ! -e $OPT/manage.py ]] || die "$OPT is a release that was installed by hand. Move it away (the data is elsewhere), then run this again"
 
@@ -81,62 +82,82 @@ if [[ -f $ETC/answers ]]; then
     done <"$ETC/answers"
 fi
 
-ask portal_url "Where should people prove who they are? https://"
-[[ -n $portal_url ]] || die "--portal-url is missing: https://login.example.com"
-[[ $portal_url == *://* ]] || portal_url=https://$portal_url
-portal_url=${portal_url%/}
-name='[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+'
-[[ $portal_url =~ ^https://$name$ ]] || die "--portal-url $portal_url: it must look like https://login.example.com, in small letters, without a port and a path"
-host=${portal_url#https://}
-ask tenant_domain "Under which domain do tenants live? NAME." "${host#*.}"
-[[ $tenant_domain =~ ^$name$ ]] || die "--tenant-domain $tenant_domain: it must look like example.com"
-ask admin_email "Your e-mail address" ""
-[[ $admin_email == ?*@?*.?* && $admin_email != *[[:space:]]* ]] || die "--admin-email ${admin_email:-is missing}: it must look like you@example.com"
-
-if [[ ! -f $ETC/credentials/DATABASE_URL ]]; then
-    ask database "Database: local (PostgreSQL here), sqlite, or a postgres:// URL" local
-fi
-case $database in
-    "") database_url=$(<"$ETC/credentials/DATABASE_URL") ;;
-    local) database_url=postgres:////run/postgresql/gatehouse ;;
-    sqlite) database_url=sqlite:///$STATE/gatehouse.sqlite3 ;;
-    postgres://* | sqlite:////*) database_url=$database ;;
-    *) die "--database $database: it must be local, sqlite, or a URL that begins with postgres://" ;;
-esac
-if [[ ! -f $ETC/credentials/EMAIL_URL ]]; then
-    ask smtp "Mail server: smtp+tls://user:password@mail.example.com:587, or none" none
-fi
-case $smtp in
-    "") email_url=$(<"$ETC/credentials/EMAIL_URL") ;;
-    none) email_url= ;;
-    smtp://?* | smtp+tls://?* | smtp+ssl://?*) email_url=$smtp ;;
-    *) die "--smtp $smtp: it must begin with smtp://, smtp+tls:// or smtp+ssl://, or be none" ;;
-esac
-
-if [[ -z $tls_cert$acme_email$behind_proxy ]]; then
-    tls=
-    ask tls "TLS: acme (Let's Encrypt), files, or proxy (a proxy of yours does it)" acme
-    case $tls in
-        acme) acme_email=$admin_email ;;
-        files)
-            ask tls_cert "The certificate with its chain: file"
-            ask tls_key "Its key: file"
-            ;;
-        proxy) ask behind_proxy "The proxy's addresses or networks, comma-separated" ;;
-        *) die "TLS: acme, files or proxy, not $tls" ;;
+# Each says in `wrong` what is wrong with the answer, and brings it into its form.
+a_name='[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+'
+right_portal_url() {
+    [[ -z $portal_url || $portal_url == *://* ]] || portal_url=https://$portal_url
+    portal_url=${portal_url%/}
+    [[ $portal_url =~ ^https://$a_name$ ]] ||
+        wrong="${portal_url:-nothing}: it must look like https://login.example.com, in small letters, without a port and a path"
+}
+right_tenant_domain() { [[ $tenant_domain =~ ^$a_name$ ]] || wrong="${tenant_domain:-nothing}: it must look like example.com"; }
+right_admin_email() {
+    [[ $admin_email == ?*@?*.?* && $admin_email != *[[:space:]]* ]] || wrong="${admin_email:-nothing}: it must look like you@example.com"
+}
+right_database() {
+    case $database in
+        local) database_url=postgres:////run/postgresql/gatehouse ;;
+        sqlite) database_url=sqlite:///$STATE/gatehouse.sqlite3 ;;
+        postgres://?* | sqlite:////?*) database_url=$database ;;
+        *) wrong="it must be local, sqlite, or a URL that begins with postgres://" ;; # it may hold a password: not said
     esac
+}
+right_smtp() {
+    case $smtp in
+        none) email_url= ;;
+        smtp://?* | smtp+tls://?* | smtp+ssl://?*) email_url=$smtp ;;
+        *) wrong="it must begin with smtp://, smtp+tls:// or smtp+ssl://, or be none" ;;
+    esac
+}
+right_tls() { [[ $tls == acme || $tls == files || $tls == proxy ]] || wrong="$tls: it must be acme, files or proxy"; }
+right_tls_cert() { openssl_reads x509 "$tls_cert" || wrong="${tls_cert:-nothing}: it must be a file with a certificate in PEM"; }
+right_tls_key() { openssl_reads pkey "$tls_key" || wrong="${tls_key:-nothing}: it must be a file with a key in PEM, without a password"; }
+right_behind_proxy() {
+    addresses "$behind_proxy" || wrong="${behind_proxy:-nothing}: it must be addresses or networks, as 10.0.0.5,192.168.7.0/24"
+}
+# A bare machine has neither openssl nor python3; then nginx finds out later.
+openssl_reads() { [[ -f $2 && -r $2 ]] && { ! command -v openssl >/dev/null || openssl "$1" -in "$2" -noout -passin pass: 2>/dev/null; }; }
+addresses() {
+    [[ -n $1 && $1 != *[^0-9a-fA-F.:/,\ ]* ]] && { ! command -v python3 >/dev/null ||
+        python3 -c 'import ipaddress, sys; [ipaddress.ip_network(p.strip(), strict=False) for p in sys.argv[1].split(",")]' "$1" 2>/dev/null; }
+}
+
+ask portal_url "The portal, where people prove who they are: https://"
+host=${portal_url#https://}
+ask tenant_domain "The domain below which tenants live, each at NAME." "${host#*.}"
+ask admin_email "Your e-mail address"
+if [[ -n $database || ! -f $ETC/credentials/DATABASE_URL ]]; then
+    ask database "Database: local (PostgreSQL here), sqlite, or a postgres:// URL" local
+else
+    database_url=$(<"$ETC/credentials/DATABASE_URL")
 fi
-[[ -n $tls_cert$acme_email$behind_proxy ]] || die "one of --tls-cert, --acme-email, --behind-proxy is missing"
-if [[ -n $tls_cert ]]; then
-    [[ -r $tls_cert && -r $tls_key ]] || die "--tls-cert and --tls-key must both be files that can be read"
-    tls_cert=$(realpath -s -- "$tls_cert") tls_key=$(realpath -s -- "$tls_key")
+if [[ -n $smtp || ! -f $ETC/credentials/EMAIL_URL ]]; then
+    ask smtp "Mail server: smtp+tls://user:password@mail.example.com:587, or none" none
+else
+    email_url=$(<"$ETC/credentials/EMAIL_URL")
 fi
-if [[ -n $behind_proxy ]] && command -v python3 >/dev/null; then
-    python3 -c 'import ipaddress, sys; [ipaddress.ip_network(p.strip(), strict=False) for p in sys.argv[1].split(",")]' "$behind_proxy" 2>/dev/null ||
-        die "--behind-proxy $behind_proxy: addresses or networks, as 10.0.0.5,192.168.7.0/24"
-fi
+tls=${tls_cert:+files}${acme_email:+acme}${behind_proxy:+proxy}
+[[ -n $tls || -z $yes ]] || die "one of --tls-cert, --acme-email, --behind-proxy is missing"
+ask tls "TLS: acme (Let's Encrypt), files, or proxy (a proxy of yours does it)" acme
+case $tls in
+    acme) acme_email=${acme_email:-$admin_email} ;;
+    proxy) ask behind_proxy "The proxy's addresses or networks, comma-separated" ;;
+    files)
+        ask tls_cert "The certificate with its chain: file"
+        ask tls_key "Its key: file"
+        tls_cert=$(realpath -s -- "$tls_cert") tls_key=$(realpath -s -- "$tls_key")
+        ;;
+esac
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source=${source:-$here}
+
+# nginx cannot share its ports. Better said before anything is changed.
+if command -v ss >/dev/null; then
+    ports='sport = :443 or sport = :80'
+    [[ -z $behind_proxy ]] || ports='sport = :80'
+    taken=$(ss --no-header --listening --numeric --tcp --processes "$ports" | grep -v '"nginx"' || true)
+    [[ -z $taken ]] || die "another program has a port that nginx needs: $(sed -n 's/.*users:(("\([^"]*\)",pid=\([0-9]*\).*/\1 (process \2)/p' <<<"$taken" | sort -u | paste -sd ,). Stop it for good (systemctl disable --now …), then run this again. Nothing was changed"
+fi
 
 # --- Packages and the user --------------------------------------------------------------------------------------------
 packages=(python3 python3-venv nginx curl openssl)
@@ -144,7 +165,8 @@ packages=(python3 python3-venv nginx curl openssl)
 [[ -z $acme_email ]] || packages+=(certbot)
 case $database_url in
     postgres:////*) packages+=(postgresql) ;;
-    postgres://*) packages+=(postgresql-client) ;;
+    # To try a copy takes PostgreSQL's programs, too, though no server that runs.
+    postgres://*) packages+=(postgresql) ;;
 esac
 missing=()
 for package in "${packages[@]}"; do
@@ -154,13 +176,20 @@ add_packages() {
     apt-get -qq update >/dev/null 2>&1 || say "The lists of packages could not be renewed; going on with those that are here."
     DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "$@" >"$work/apt" 2>&1 || {
         tail -n 20 "$work/apt" >&2
-        die "these packages could not be installed: $*"
+        die "these packages could not be installed: $*. Mend what apt-get says (apt-get update, apt-get --fix-broken install), then run this again"
     }
 }
+if [[ $database_url == postgres://[!/]* && " ${missing[*]} " == *" postgresql "* ]]; then
+    folder 0755 root:root /etc/postgresql-common/createcluster.d
+    put 0644 root:root /etc/postgresql-common/createcluster.d/gatehouse.conf <<<"create_main_cluster = false"
+fi
 if ((${#missing[@]})); then run "install ${missing[*]}" add_packages "${missing[@]}"; fi
 
-getent passwd gatehouse >/dev/null || run "make the user gatehouse" useradd --system --user-group --home-dir "$STATE" --no-create-home \
-    --shell /usr/sbin/nologin gatehouse
+make_user() {
+    getent group gatehouse >/dev/null || groupadd --system gatehouse
+    useradd --system --gid gatehouse --home-dir "$STATE" --no-create-home --shell /usr/sbin/nologin gatehouse
+}
+getent passwd gatehouse >/dev/null || run "make the user gatehouse" make_user
 id -nG www-data 2>/dev/null | grep -qw gatehouse || run "let nginx open the socket of gatehouse" usermod --append --groups gatehouse www-data
 
 folder 0755 root:root "$ETC"
@@ -205,6 +234,11 @@ settings() {
 }
 put 0600 root:root "$ETC/gatehouse.env" < <(settings)
 
+# From another machine it comes with that one's numbers.
+if [[ -f $ETC/backup.key && $(stat -c %G "$ETC/backup.key") != gatehouse ]]; then
+    run "let gatehouse read $ETC/backup.key" chgrp gatehouse "$ETC/backup.key"
+fi
+
 answers_given() {
     local name
     for name in portal_url tenant_domain admin_email tls_cert tls_key acme_email behind_proxy; do
@@ -214,24 +248,46 @@ answers_given() {
 put 0600 root:root "$ETC/answers" < <(answers_given)
 
 # --- The database -----------------------------------------------------------------------------------------------------
-as_postgres() { runuser -u postgres -- "$@"; }
+# as_postgres COMMAND…, in a folder that this user may enter.
+as_postgres() { (cd / && runuser -u postgres -- "$@"); }
+asked_of_postgres() { as_postgres psql -qtAc "$1" 2>/dev/null; }
+start_postgres() {
+    local until=$((SECONDS + 20))
+    [[ -n $(pg_lsclusters --no-header) ]] || pg_createcluster "$(find /usr/lib/postgresql -mindepth 1 -printf '%f\n' -prune | sort --version-sort | tail -n 1)" main >/dev/null
+    systemctl --quiet enable --now postgresql || true
+    until asked_of_postgres "select 1" >/dev/null; do
+        ((SECONDS < until)) || die "PostgreSQL does not answer on this machine: pg_lsclusters; journalctl -u 'postgresql@*'. Mend it, then run this again"
+        sleep 0.5
+    done
+}
 if [[ $database_url == postgres:////run/postgresql/gatehouse ]]; then
-    if [[ -n $dry_run ]] || ! as_postgres psql -qtAc "select 1 from pg_roles where rolname = 'gatehouse'" 2>/dev/null | grep -q 1; then
-        systemctl --quiet is-active postgresql || run "start PostgreSQL" systemctl enable --now postgresql
-        run "make the role gatehouse" as_postgres createuser gatehouse
-    fi
-    if [[ -n $dry_run ]] || ! as_postgres psql -qtAc "select 1 from pg_database where datname = 'gatehouse'" 2>/dev/null | grep -q 1; then
+    asked_of_postgres "select 1" >/dev/null || run "start PostgreSQL" start_postgres
+    [[ $(asked_of_postgres "select 1 from pg_roles where rolname = 'gatehouse'") ]] || run "make the role gatehouse" as_postgres createuser gatehouse
+    [[ $(asked_of_postgres "select 1 from pg_database where datname = 'gatehouse'") ]] ||
         run "make the database gatehouse" as_postgres createdb -O gatehouse -E UTF8 -T template0 gatehouse
-    fi
 fi
 
 units_of "$from"
-/usr/local/sbin/gatehouse migrate --check --skip-checks </dev/null >/dev/null 2>&1 ||
-    run "migrate the database" /usr/local/sbin/gatehouse migrate --no-input --skip-checks --verbosity 0 </dev/null ||
-    die "the database could not be migrated"
+migrate() {
+    /usr/local/sbin/gatehouse migrate --no-input --skip-checks --verbosity 0 </dev/null >"$work/migrate" 2>&1 && return
+    tail -n 1 "$work/migrate" >&2
+    /usr/local/sbin/gatehouse doctor --only database </dev/null >&2 || true
+    die "the database could not be migrated: see above. Mend it (another one: --database), then run this again"
+}
+/usr/local/sbin/gatehouse migrate --check --skip-checks </dev/null >/dev/null 2>&1 || run "migrate the database" migrate
 [[ -n $(live_slot) ]] || put 0644 root:root "$UPSTREAM" <"$from/deploy/nginx-upstream.conf"
+# changed_since PROPERTY UNIT PATH…: something there is newer than this moment of the unit. A run that was interrupted may have
+# written what nobody has read.
+changed_since() {
+    local moment
+    moment=$(systemctl show --property="$1" --value --timestamp=us+utc "$2")
+    [[ -n $moment && -n $(find "${@:3}" -newermt "$moment" 2>/dev/null) ]]
+}
 begin() { start_slot "$slot" "$release" || die "$reason"; }
 systemctl --quiet is-active "gatehouse@$slot" || run "start Gatehouse in the slot $slot" begin
+if changed_since ActiveEnterTimestamp "gatehouse@$slot" "$ETC/gatehouse.env" "$ETC/credentials"; then
+    run "start it again, with the settings as they are now (a few seconds)" begin
+fi
 systemctl --quiet is-enabled "gatehouse@$slot" 2>/dev/null || run "start it at every boot" systemctl --quiet enable "gatehouse@$slot"
 
 # --- nginx and TLS ----------------------------------------------------------------------------------------------------
@@ -243,8 +299,12 @@ site() {
     say "# Written by install.sh. Servers of your own belong in files of their own."
     sed -e "s/login\.example\.com/$host/g" -e "s/\*\.example\.com/*.$tenant_domain/g" \
         -e "s#^ *\# each proxy#$(proxies_as '    %s 1;')#" -e "s#^\# each real_ip#$(proxies_as 'set_real_ip_from %s;')#" "$1" |
-        if [[ -e /proc/net/if_inet6 ]]; then cat; else grep -v 'listen \[::\]'; fi
+        if [[ -e /proc/net/if_inet6 ]]; then cat; else grep -v 'listen \[::\]'; fi |
+        if says_http2_apart; then sed -E -e 's/ ssl http2/ ssl/' -e 's/^( *)listen 443 ssl.*/&\n\1http2 on;/'; else cat; fi
 }
+
+# From 1.25.1 on nginx wants a line of its own for it, and warns of the other.
+says_http2_apart() { [[ $(nginx -v 2>&1) =~ /1\.([0-9]+)\. ]] && ((BASH_REMATCH[1] > 25)); }
 
 # proxies_as FORMAT: a line for each proxy, as sed's replacement.
 proxies_as() {
@@ -287,9 +347,11 @@ link ../sites-available/gatehouse /etc/nginx/sites-enabled/gatehouse
 reload_nginx() {
     nginx -q -t || die "nginx does not take its configuration; what runs goes on as it was"
     systemctl --quiet enable nginx
-    systemctl reload-or-restart nginx
+    systemctl reload-or-restart nginx || die "nginx does not start: journalctl -u nginx. Mend it, then run this again"
 }
-if ((changed > before)) || ! systemctl --quiet is-active nginx; then run "let nginx read its site" reload_nginx; fi
+if ((changed > before)) || ! systemctl --quiet is-active nginx || changed_since StateChangeTimestamp nginx /etc/nginx "$ETC/tls"; then
+    run "let nginx read its site" reload_nginx
+fi
 if [[ -n $acme_email ]]; then
     [[ -e /etc/letsencrypt/live/$host/fullchain.pem ]] || run "get a certificate for $host" certified
     before=$changed
@@ -305,6 +367,12 @@ for timer in "$from"/deploy/*.timer; do
     systemctl --quiet is-active "$timer" || run "start $timer" systemctl --quiet enable --now "$timer"
 done
 
+first_backup() {
+    systemctl start gatehouse-backup gatehouse-backup-verify ||
+        say "There is no backup that would do: journalctl -u gatehouse-backup -u gatehouse-backup-verify"
+}
+[[ -f $BACKUPS/verified ]] || run "take a first backup and try it out" first_backup
+
 # --- The end ----------------------------------------------------------------------------------------------------------
 if [[ -n $dry_run ]]; then
     say "Nothing was changed. $changed steps would be done."
@@ -313,14 +381,11 @@ fi
 ((changed)) || say "Nothing to change: everything is as you asked."
 # covered NAME: warns while there is time, before the first person comes.
 covered() { openssl x509 -in "$ETC/tls/fullchain.pem" -noout -checkhost "$1" 2>/dev/null | grep -q 'does match'; }
-if [[ -z $behind_proxy ]]; then
-    covered "$host" || say "Mind: the certificate does not cover $host."
+if [[ -z $behind_proxy ]]; then # the doctor looks at hosts that there are
     covered "any.$tenant_domain" || say "Mind: the certificate covers no tenant: each host of one needs its own, or get one for *.$tenant_domain."
 fi
-[[ -n $email_url ]] || say "Mind: without --smtp nobody can prove an address or set a forgotten password by himself."
-if [[ -d $release/identity/management/commands && -n $(find "$release" -path '*/management/commands/doctor.py' -not -path '*/.venv/*') ]]; then
-    /usr/local/sbin/gatehouse doctor </dev/null || say "The doctor found something: see above. It is asked again by: gatehouse doctor"
-fi
+say ""
+/usr/local/sbin/gatehouse doctor </dev/null || say "The doctor found something: see above. Ask again when it is mended: gatehouse doctor"
 if /usr/local/sbin/gatehouse operator --skip-checks list </dev/null | grep -q 'No operators yet'; then
     say ""
     say "Gatehouse serves at $portal_url. Open this link and sign up, as $admin_email: that account is the operator's."

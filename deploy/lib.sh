@@ -16,4 +16,10 @@ wrong_usage() {
     printf '%s: %s (%s --help tells more)\n' "$me" "$*" "$me" >&2
     exit 2
 }
+
+# One at a time of the scripts that change which release or database serves.
+lock() {
+    exec 8>/run/gatehouse-deploy.lock
+    flock --nonblock 8 || die "another install, upgrade, rollback or restore is at work. Wait until it has ended"
+}
 : "$ETC"

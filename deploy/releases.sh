@@ -21,15 +21,23 @@ trap 'rm -rf -- "$work"' EXIT
 
 need_root() { ((EUID == 0)) || die "run it as root: sudo $me …"; }
 
-# ask NAME QUESTION [DEFAULT]: puts the answer into the variable NAME, if nothing is in it yet.
+# ask NAME QUESTION [DEFAULT]: the variable NAME has a value that right_NAME, which sets `wrong`, has nothing against. What no
+# option has given is asked for, again and again until it is right; with --yes it is the default.
 ask() {
-    local answer
-    [[ -z ${!1} ]] || return 0
-    if [[ -z $yes ]]; then
-        read -r -p "$2${3:+ [$3]}: " answer </dev/tty || die "no answer; give it as --${1//_/-}, see --help"
-        printf -v "$1" %s "$answer"
-    fi
-    [[ -n ${!1} ]] || printf -v "$1" %s "${3:-}"
+    local given=${!1}${yes:+yes} answer wrong
+    while true; do
+        if [[ -z $given ]]; then
+            read -r -p "$2${3:+ [$3]}: " answer </dev/tty || die "no answer; give it as --${1//_/-}, see --help"
+            printf -v "$1" %s "$answer"
+        fi
+        [[ -n ${!1} ]] || printf -v "$1" %s "${3:-}"
+        wrong=
+        "right_$1"
+        [[ -n $wrong ]] || return 0
+        [[ -z $given ]] || die "--${1//_/-}: $wrong"
+        say "$wrong"
+        printf -v "$1" %s ''
+    done
 }
 
 # confirm QUESTION
@@ -79,12 +87,6 @@ folder() {
 
 # link TARGET NAME
 link() { [[ $(readlink "$2") == "$1" ]] || run "link $2 to $1" ln -sfn -- "$1" "$2"; }
-
-# One of these scripts at a time.
-lock() {
-    exec 8>/run/gatehouse-deploy.lock
-    flock --nonblock 8 || die "another install, upgrade or rollback is at work"
-}
 
 # --- Releases ---------------------------------------------------------------------------------------------------------
 # fetch SOURCE TAG DIRECTORY: the files of a directory, an archive, or a tag of a git repository.
@@ -137,12 +139,13 @@ _build() {
     local python=$release/.venv/bin/python
     rm -rf -- "$release" # of a build that was interrupted
     install -d -m 0755 "$OPT/releases" "$release"
+    (($(df --output=avail -k "$OPT" | tail -n 1) > 512 * 1024)) || die "less than 512 MB are free in $OPT. Make room, then run this again; what runs goes on as it was"
     cp -r --no-preserve=mode,ownership -- "$1/." "$release/"
     chmod 0755 "$release"/deploy/*.sh "$release/deploy/gatehouse" "$release/deploy/with-credentials"
     python3 -m venv "$release/.venv" || die "no virtual environment: apt install python3-venv"
     "$python" -m pip install -qq --disable-pip-version-check --no-input --require-hashes --only-binary :all: \
-        -r "$release/requirements.txt" || die "the packages could not be installed; nothing was changed"
-    furnish "$release" || die "the release could not be built; nothing was changed"
+        -r "$release/requirements.txt" || die "pip could not install the packages: see above. What runs goes on as it was; run this again when pip's index can be reached"
+    furnish "$release" || die "the release could not be built: see above. What runs goes on as it was"
     chmod -R go=rX -- "$release"
     printf '%s\n' "$2" >"$release/release" # the last step: a release without it is not complete
 }

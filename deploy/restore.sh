@@ -144,6 +144,7 @@ room_at_server() {
 
 # --- Beside the one there is ------------------------------------------------------------------------------------------
 
+if [[ $services && $EUID == 0 ]]; then lock; fi
 echo "Restoring into a new database; Gatehouse goes on meanwhile."
 if [[ $kind == sqlite ]]; then
     folder=$(dirname -- "$lite")

@@ -58,8 +58,6 @@ slot=$(live_slot)
 [[ -n $slot ]] || die "Gatehouse is not installed here: install.sh does that"
 old=$(readlink -f "$OPT/$slot")
 answers "$slot" "$old" || die "before an upgrade the release that serves must be well: $reason"
-space=$(df --output=avail -k "$OPT" | tail -n 1)
-((space > 512 * 1024)) || die "less than 512 MB are free in $OPT; make room first"
 
 build "$source" "$tag"
 if [[ $release == "$old" ]]; then

@@ -19,12 +19,12 @@ logging.getLogger("mail.log").setLevel(logging.WARNING)  # every command of ever
 class Sink:
     """Listens on 127.0.0.1; `mails` holds what it took. As a handler of aiosmtpd it answers RCPT and DATA."""
 
-    def __init__(self, *, rcpt: str = "250 OK", data: str = "250 OK", delay: float = 0, **tls: Any) -> None:
+    def __init__(self, *, rcpt: str = "250 OK", data: str = "250 OK", delay: float = 0, port: int = 0, **tls: Any) -> None:
         self.rcpt, self.data, self.delay = rcpt, data, delay
         self.mails: list[EmailMessage] = []
         self.recipients: list[str] = []
         self.connections = 0
-        self.port = free_port()
+        self.port = port or free_port()
         self._controller = Controller(self, hostname="127.0.0.1", port=self.port, **tls)
 
     async def handle_EHLO(self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]) -> list[str]:  # noqa: N802

@@ -47,7 +47,11 @@ class Place:
         return self.folder / "copies"
 
     def script(self, name: str, *arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "DATABASE_URL": self.url, "TMPDIR": "/tmp", "GATEHOUSE_ENV": "/nowhere"}  # noqa: S108
+        address = self.folder / "DATABASE_URL"  # as the units hand it over
+        address.write_text(self.url)
+        address.chmod(0o644)
+        environment = {**os.environ, "DATABASE_URL_FILE": str(address), "TMPDIR": "/tmp", "GATEHOUSE_ENV": "/nowhere"}  # noqa: S108
+        del environment["DATABASE_URL"]
         command = [str(ROOT / "deploy" / name), *map(str, arguments)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, **more)
 
@@ -111,12 +115,30 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return place
 
 
+@pytest.fixture(scope="module")
+def first_copy(seeded: Place) -> Path:
+    return seeded.copy()
+
+
 @pytest.fixture
-def place(seeded: Place, tmp_path: Path) -> Place:
-    """A database of its own for each test, with the same in it."""
+def copied(place: Place, first_copy: Path) -> Path:
+    """A copy of the database as it is, which nobody had to make anew."""
+    place.copies.mkdir(exist_ok=True)
+    for file in first_copy.parent.glob(f"{first_copy.name}*"):
+        shutil.copy2(file, place.copies)
+    return place.copies / first_copy.name
+
+
+@pytest.fixture
+def place(seeded: Place, first_copy: Path, tmp_path: Path) -> Place:
+    """A database of its own for each test, with the same in it: all of it sealed, as whoever makes a copy does first."""
     if not ON_POSTGRES:
         url = database(tmp_path)
-        shutil.copy(seeded.url.removeprefix("sqlite:///"), url.removeprefix("sqlite:///"))
+        with (
+            closing(sqlite3.connect(seeded.url.removeprefix("sqlite:///"))) as source,
+            closing(sqlite3.connect(tmp_path / "gatehouse.sqlite3")) as own,
+        ):
+            source.backup(own)
         return Place(tmp_path, url)
     name = f"backup_{secrets.token_hex(4)}"
     with psycopg.connect(SERVER, autocommit=True) as connection:
@@ -156,7 +178,7 @@ def test_each_script_tells_how_it_is_used_and_refuses_what_it_does_not_know(plac
 # --- A copy ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_copy_taken_while_many_write_is_of_one_moment(place: Place) -> None:
+def test_copies_taken_while_many_write_are_of_one_moment_and_a_trial_is_noted(place: Place) -> None:
     """Each writer puts a row into two tables, in one transaction. No copy has more of the one than of the other, or stops a writer."""
     place.sql("CREATE TABLE one (n integer)", "CREATE TABLE two (n integer)")
     over, written = threading.Event(), []
@@ -169,7 +191,7 @@ def test_a_copy_taken_while_many_write_is_of_one_moment(place: Place) -> None:
     writers = [threading.Thread(target=write) for _ in range(4)]
     for writer in writers:
         writer.start()
-    copies = [place.copy() for _ in range(3)]
+    copies = [place.copy() for _ in range(2)]
     over.set()
     for writer in writers:
         writer.join()
@@ -178,41 +200,40 @@ def test_a_copy_taken_while_many_write_is_of_one_moment(place: Place) -> None:
         facts = dict(re.findall(r"^rows (\w+) (\d+)$", Path(f"{copy}.facts").read_text(), re.MULTILINE))
         assert facts["one"] == facts["two"]
         counts.append(int(facts["one"]))
-    place.done("verify-backup.sh", copies[-1])
-    assert 0 < counts[0] < counts[1] < counts[2] <= len(written)
+    assert 0 < counts[0] < counts[1] <= len(written)
     assert place.sql("SELECT count(*) FROM one") == [(len(written),)]
+    said = place.done("verify-backup.sh", place.copies)
+    newest = copies[-1]
+    assert said.startswith(f"{newest} would do: restored, as many rows in each table as there were, log verified (1 event and 1 seal")
+    assert re.fullmatch(rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\dZ {newest.name}\n", (place.copies / "verified").read_text())
 
 
-def test_a_copy_can_be_read_by_its_owner_only_and_has_its_sums_beside_it(place: Place) -> None:
-    copy = place.copy()
-    assert re.fullmatch(rf"gatehouse-\d{{8}}T\d{{6}}Z\.{SUFFIX}", copy.name)
-    assert {path.name for path in place.copies.iterdir()} == {".lock", copy.name, f"{copy.name}.facts", f"{copy.name}.sha256"}
-    assert {path.stat().st_mode & 0o777 for path in place.copies.iterdir()} == {0o600}
-    sums = f"{copy.name}: OK\n{copy.name}.facts: OK\n"
-    assert subprocess.check_output(["sha256sum", "-c", f"{copy.name}.sha256"], cwd=place.copies, text=True) == sums
-
-
-def test_the_newest_copies_are_kept_and_no_others(place: Place) -> None:
+def test_the_newest_copies_are_kept_each_for_its_owner_only_with_its_sums(place: Place) -> None:
     place.copies.mkdir()
     for name in ("20200101T000000Z.sqlite3", "20210101T000000Z.dump", "20220101T000000Z.dump.gpg", "20230101T000000Z.sqlite3.gpg"):
         for end in ("", ".sha256", ".facts"):
-            (place.copies / f"gatehouse-{name}{end}").touch()
-    (place.copies / "notes.txt").touch()
-    new = place.copy("--keep", 3)
-    left = {path.name for path in place.copies.iterdir()} - {".lock", "notes.txt"}
+            (place.copies / f"gatehouse-{name}{end}").touch(0o600)
+    (place.copies / "notes.txt").touch(0o600)
+    ran = place.script("backup.sh", "--keep", 3, place.copies)
+    assert ran.stderr == ""
+    new = Path(ran.stdout.partition(" (")[0])
+    assert re.fullmatch(rf"gatehouse-\d{{8}}T\d{{6}}Z\.{SUFFIX}", new.name)
+    left = {path.name for path in place.copies.iterdir()}
     kept = [new.name, "gatehouse-20230101T000000Z.sqlite3.gpg", "gatehouse-20220101T000000Z.dump.gpg"]
-    assert left == {f"{name}{end}" for name in kept for end in ("", ".sha256", ".facts")}
+    assert left == {".lock", "notes.txt", *(f"{name}{end}" for name in kept for end in ("", ".sha256", ".facts"))}
+    assert {path.stat().st_mode & 0o777 for path in place.copies.iterdir()} == {0o600}
+    sums = f"{new.name}: OK\n{new.name}.facts: OK\n"
+    assert subprocess.check_output(["sha256sum", "-c", f"{new.name}.sha256"], cwd=place.copies, text=True) == sums
     place.copy("--keep", 0)
     assert len(list(place.copies.glob("*.sha256"))) == 4
 
 
-def test_a_dry_run_writes_nothing(place: Place) -> None:
-    assert "Dry run: nothing was done." in place.done("backup.sh", "--dry-run", place.copies)
-    assert not place.copies.exists()
-    copy = place.copy()
+def test_a_dry_run_writes_nothing(place: Place, copied: Path) -> None:
+    assert "Dry run: nothing was done." in place.done("backup.sh", "--dry-run", place.folder / "nowhere")
+    assert not (place.folder / "nowhere").exists()
     before = sorted(place.copies.iterdir()), rows_by_table(place.url)
-    assert f"{copy} would be restored" in place.done("verify-backup.sh", "--dry-run", place.copies)
-    assert "Dry run: nothing was done." in place.done("restore.sh", "--dry-run", copy)
+    assert f"{copied} would be restored" in place.done("verify-backup.sh", "--dry-run", place.copies)
+    assert "Dry run: nothing was done." in place.done("restore.sh", "--dry-run", copied)
     assert (sorted(place.copies.iterdir()), rows_by_table(place.url)) == before
     assert place.databases() == [place.name]
 
@@ -224,7 +245,6 @@ def test_an_encrypted_copy_opens_with_its_key_and_with_no_other(place: Place, ke
     copy = place.copy("--key-file", key)
     assert copy.suffix == ".gpg"
     assert not re.search(rb"SQLite format|PGDMP|gatehouse", copy.read_bytes())
-    assert "would do: restored" in place.done("verify-backup.sh", "--key-file", key, copy)
     other = key.with_name("other")
     other.write_text(secrets.token_urlsafe(32))
     for name, more in (("verify-backup.sh", []), ("restore.sh", ["--yes", "--no-services"])):
@@ -251,16 +271,9 @@ def test_a_missing_or_poor_key_stops_a_backup_before_it_begins(place: Place, key
 # --- Tried, and found wanting -----------------------------------------------------------------------------------------
 
 
-def test_a_copy_that_was_tried_is_noted(place: Place) -> None:
-    copy = place.copy()
-    said = place.done("verify-backup.sh", place.copies)
-    assert said.startswith(f"{copy} would do: restored, as many rows in each table as there were, log verified (1 event and 1 seal")
-    assert re.fullmatch(rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\dZ {copy.name}\n", (place.copies / "verified").read_text())
-
-
 @pytest.mark.parametrize("what", ["a byte", "the end", "the facts", "the sums", "another name"])
-def test_a_damaged_copy_is_refused_and_nothing_is_touched(place: Place, what: str) -> None:
-    copy = place.copy()
+def test_a_damaged_copy_is_refused_and_nothing_is_touched(place: Place, copied: Path, what: str) -> None:
+    copy = copied
     raw = copy.read_bytes()
     if what == "a byte":
         copy.write_bytes(raw[:5000] + bytes([raw[5000] ^ 1]) + raw[5001:])
@@ -278,21 +291,22 @@ def test_a_damaged_copy_is_refused_and_nothing_is_touched(place: Place, what: st
     assert not (place.copies / "verified").exists()
 
 
-def test_a_copy_whose_rows_are_not_all_there_would_not_do(place: Place) -> None:
-    copy = place.copy()
-    facts = Path(f"{copy}.facts")
+def test_a_copy_whose_rows_are_not_all_there_would_not_do(place: Place, copied: Path) -> None:
+    facts = Path(f"{copied}.facts")
     facts.write_text(facts.read_text().replace("rows identity_user 6", "rows identity_user 7"))
-    sign(copy)
-    said = place.refused("verify-backup.sh", copy)
+    sign(copied)
+    said = place.refused("verify-backup.sh", copied)
     assert "< rows identity_user 7" in said
     assert "> rows identity_user 6" in said
-    assert UNTOUCHED in place.refused("restore.sh", "--yes", "--no-services", copy)
+    assert UNTOUCHED in place.refused("restore.sh", "--yes", "--no-services", copied)
 
 
 def test_a_copy_whose_log_was_changed_would_not_do(place: Place) -> None:
-    place.manage("event", "seal")
+    assert place.sql("SELECT count(*) FROM identity_seal") == [(1,)]
     place.sql("UPDATE identity_event SET kind = 'tenant_resumed' WHERE kind = 'tenant_suspended'")
-    said = place.refused("verify-backup.sh", place.copy())
+    copy = place.copy()
+    place.sql("UPDATE identity_event SET kind = 'tenant_suspended' WHERE kind = 'tenant_resumed'")  # the copy is asked, not the portal
+    said = place.refused("verify-backup.sh", copy)
     assert "its audit log is not as it was written" in said
     assert "is not as it was written" in said
 
@@ -307,13 +321,12 @@ def test_a_copy_of_a_newer_release_is_refused_and_nothing_is_touched(place: Plac
     assert UNTOUCHED in said
 
 
-def test_what_is_no_copy_for_this_database_is_refused(place: Place) -> None:
-    copy = place.copy()
-    other = copy.with_name("gatehouse-20260101T000000Z." + ("sqlite3" if ON_POSTGRES else "dump"))
+def test_what_is_no_copy_for_this_database_is_refused(place: Place, copied: Path) -> None:
+    other = copied.with_name("gatehouse-20260101T000000Z." + ("sqlite3" if ON_POSTGRES else "dump"))
     other.write_bytes(b"something else altogether")
     sign(other)
     assert UNTOUCHED in place.refused("restore.sh", "--yes", "--no-services", other)
-    nonsense = copy.with_name(f"gatehouse-20260101T000001Z.{SUFFIX}")
+    nonsense = copied.with_name(f"gatehouse-20260101T000001Z.{SUFFIX}")
     nonsense.write_bytes(b"something else altogether")
     sign(nonsense)
     assert "cannot be restored" in place.refused("verify-backup.sh", nonsense)
@@ -322,8 +335,8 @@ def test_what_is_no_copy_for_this_database_is_refused(place: Place) -> None:
     assert "there is no copy at" in place.refused("restore.sh", "--yes", place.folder / "none.dump")
 
 
-def test_nobody_is_surprised_by_a_restore(place: Place) -> None:
-    ran = place.script("restore.sh", "--no-services", place.copy())
+def test_nobody_is_surprised_by_a_restore(place: Place, copied: Path) -> None:
+    ran = place.script("restore.sh", "--no-services", copied)
     assert ran.returncode == 2
     assert "nobody is here to ask: say --yes" in ran.stderr
     assert place.databases() == [place.name]
@@ -357,9 +370,10 @@ def no_large_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 
 
-def test_a_backup_that_finds_the_disk_full_leaves_the_older_copies_and_no_draft(place: Place, small_disk: Path) -> None:
+def test_a_backup_that_finds_the_disk_full_leaves_the_older_copies_and_no_draft(place: Place, copied: Path, small_disk: Path) -> None:
     copies, limits = small_disk / "copies", dict[str, Any]()
-    place.done("backup.sh", copies)
+    shutil.copytree(copied.parent, copies)
+    (copies / ".lock").touch()
     if small_disk.is_mount():
         fill(small_disk, 60_000)
     else:
@@ -371,11 +385,10 @@ def test_a_backup_that_finds_the_disk_full_leaves_the_older_copies_and_no_draft(
 
 
 def test_a_restore_that_finds_the_disk_full_leaves_the_database_as_it_was(
-    place: Place, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, copied: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy = place.copy()
     if not small_disk.is_mount():
-        said = place.refused("restore.sh", "--yes", "--no-services", copy, preexec_fn=no_large_files)
+        said = place.refused("restore.sh", "--yes", "--no-services", copied, preexec_fn=no_large_files)
         assert UNTOUCHED in said
     elif ON_POSTGRES:
         monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
@@ -383,25 +396,24 @@ def test_a_restore_that_finds_the_disk_full_leaves_the_database_as_it_was(
         try:
             monkeypatch.setattr(sys.modules[__name__], "SERVER", server.url("postgres"))
             place = Place(place.folder, database(place.folder))
-            place.manage("demo", "seed")
+            subprocess.run([server.bin / "pg_restore", "--no-owner", "--dbname", place.url, copied], check=True)
             fill(small_disk, 5_000_000)
-            said = place.refused("restore.sh", "--yes", "--no-services", copy)
+            said = place.refused("restore.sh", "--yes", "--no-services", copied)
         finally:
             server.stop()
     else:
         shutil.copy(place.url.removeprefix("sqlite:///"), small_disk / "gatehouse.sqlite3")
         place = Place(small_disk, f"sqlite:///{small_disk}/gatehouse.sqlite3")
         fill(small_disk, 200_000)
-        said = place.refused("restore.sh", "--yes", "--no-services", copy)
+        said = place.refused("restore.sh", "--yes", "--no-services", copied)
     assert UNTOUCHED in said
     assert not small_disk.is_mount() or "too full" in said
 
 
-def test_a_copy_that_ends_in_the_middle_leaves_the_database_as_it_was(place: Place) -> None:
-    copy = place.copy()
-    copy.write_bytes(copy.read_bytes()[:-30_000])
-    sign(copy)
-    assert UNTOUCHED in place.refused("restore.sh", "--yes", "--no-services", copy)
+def test_a_copy_that_ends_in_the_middle_leaves_the_database_as_it_was(place: Place, copied: Path) -> None:
+    copied.write_bytes(copied.read_bytes()[:-30_000])
+    sign(copied)
+    assert UNTOUCHED in place.refused("restore.sh", "--yes", "--no-services", copied)
 
 
 # --- Back -------------------------------------------------------------------------------------------------------------
@@ -423,17 +435,20 @@ class Guest:
         self.cookie = "; ".join(f"{cookie.name}={cookie.value}" for cookie in answer.cookies)
         return answer.status_code
 
+    def sign_out(self) -> int:
+        return requests.post(f"{self.base}/logout", json={}, headers={"Host": self.host, "Cookie": self.cookie}, timeout=20).status_code
+
     def is_in(self) -> bool:
         return requests.get(f"{self.base}/session", headers={"Host": self.host, "Cookie": self.cookie}, timeout=20).status_code == 200
 
 
 def test_after_a_restore_the_portal_is_as_it_was_but_nobody_is_signed_in(place: Place, tmp_path: Path) -> None:
-    with Portal(place.url, tmp_path) as portal:
+    with Portal(place.url, tmp_path, is_seeded=True) as portal:
         alice, bob = Guest(portal), Guest(portal)
         assert (alice.sign_in("alice"), bob.sign_in("bob")) == (200, 200)
         copy = place.copy()
-        place.manage("session", "end", "--user", "bob", "--reason", "after the copy")
-        place.manage("user", "add", "later", "later@x.example")
+        assert bob.sign_out() == 200
+        place.sql("UPDATE identity_user SET bio = 'later' WHERE username = 'carol'")
         assert (alice.is_in(), bob.is_in()) == (True, False)
         said = place.script("restore.sh", "--yes", "--no-services", copy).stderr
         assert "something else still uses" in said
@@ -444,23 +459,22 @@ def test_after_a_restore_the_portal_is_as_it_was_but_nobody_is_signed_in(place: 
     assert "Nobody is signed in." in said
     assert "2 sessions ended, and no proof from before opens anything." in said
     assert "Unused recovery codes are good, and so are those used since the copy was taken." in said
-    with Portal(place.url, tmp_path, port=portal.port) as portal:
+    with Portal(place.url, tmp_path, is_seeded=True, port=portal.port) as portal:
         assert (alice.is_in(), bob.is_in()) == (False, False)
         assert (alice.sign_in("alice"), bob.sign_in("bob")) == (200, 200)
         assert (alice.is_in(), bob.is_in()) == (True, True)
-    assert place.sql("SELECT count(*) FROM identity_user WHERE username = 'later'") == [(0,)]
+    assert place.sql("SELECT count(*) FROM identity_user WHERE bio = 'later'") == [(0,)]
     put_aside = Place(place.folder, place.url.replace(place.name, place.databases()[1]))
-    assert put_aside.sql("SELECT count(*) FROM identity_user WHERE username = 'later'") == [(1,)]
+    assert put_aside.sql("SELECT count(*) FROM identity_user WHERE bio = 'later'") == [(1,)]
     assert "all as they were written" in place.manage("event", "verify")
 
 
-def test_a_copy_comes_back_where_there_is_no_database_any_more(place: Place) -> None:
-    copy = place.copy()
+def test_a_copy_comes_back_where_there_is_no_database_any_more(place: Place, copied: Path) -> None:
     if ON_POSTGRES:
         with psycopg.connect(SERVER, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE {place.name}".encode())
     else:
         Path(place.url.removeprefix("sqlite:///")).unlink()
-    place.done("restore.sh", "--yes", "--no-services", copy)
+    place.done("restore.sh", "--yes", "--no-services", copied)
     assert place.databases() == [place.name]
     assert place.sql("SELECT count(*) FROM identity_user") == [(6,)]

@@ -25,11 +25,11 @@ from identity.management.doctor import Asked, Finding, State, cookies, database,
 from identity.management.doctor.asking import Reply
 from identity.models import Mail, User
 from tenants.models import Host, Tenant
-from tests.browser.site import Authority, BehindNginx, find_nginx, secret_keys
+from tests.browser.site import Authority, BehindNginx, find_nginx, new_database, secret_keys, seeded
 from tests.conftest import missing
 from tests.servers import Portal, free_port
 from tests.sink import Sink
-from tests.test_isolation_command import certificate, new_database, quiet, stub
+from tests.test_isolation_command import certificate, quiet, stub
 from tests.visitor import Visitor, portal_url, tenant_url
 
 Open = Callable[..., Visitor]
@@ -38,7 +38,10 @@ Open = Callable[..., Visitor]
 @pytest.fixture(scope="module")
 def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
     folder = tmp_path_factory.mktemp("doctor")
-    with quiet(), Portal(new_database(folder), folder, workers=1, port=0, **secret_keys()) as running:  # the tests' own key is a sentence
+    with (
+        quiet(),
+        Portal(new_database(folder, of=seeded()), folder, is_seeded=True, workers=1, port=0, **secret_keys()) as running,
+    ):  # the tests' own key is a sentence
         yield running
 
 
@@ -357,6 +360,7 @@ RUNNING = {"LoadState": "loaded", "ActiveState": "active", "LastTriggerUSec": ""
         ({"LoadState": "loaded", "ActiveState": "inactive"}, {}, State.FAILURE),
         (RUNNING, {"Result": "exit-code"}, State.FAILURE),
         (RUNNING, {"Result": "success"}, State.NOTE),
+        (RUNNING, {"Result": "success", "ExecMainExitTimestamp": f"@{int(datetime.now(UTC).timestamp())}"}, State.OK),  # by hand
         ({**RUNNING, "LastTriggerUSec": "@1700000000"}, {"Result": "success"}, State.WARNING),
         ({**RUNNING, "LastTriggerUSec": f"@{int(datetime.now(UTC).timestamp()) - 3600}"}, {}, State.OK),
     ],

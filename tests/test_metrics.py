@@ -19,8 +19,9 @@ from portal import metrics
 from portal.logs import JsonFormatter, RequestFilter
 from portal.settings import _networks
 from tenants.models import Tenant
+from tests.browser.site import new_database, seeded
 from tests.servers import Portal
-from tests.test_isolation_command import new_database, quiet
+from tests.test_isolation_command import quiet
 from tests.visitor import Visitor, portal_url, tenant_url
 
 Open = Callable[..., Visitor]
@@ -107,7 +108,7 @@ def test_the_counts_of_all_processes_add_up_and_never_go_back(tmp_path: Path) ->
 def test_whichever_worker_is_asked_says_the_same(tmp_path: Path) -> None:
     """A server of two processes, as in production."""
     watching = {"METRICS_FROM": "127.0.0.1", "STATE_DIRECTORY": str(tmp_path / "state")}
-    with quiet(), Portal(new_database(tmp_path), tmp_path, workers=2, port=0, **watching) as portal:
+    with quiet(), Portal(new_database(tmp_path, of=seeded()), tmp_path, is_seeded=True, workers=2, port=0, **watching) as portal:
 
         def ask(path: str) -> str:
             line = HTTPConnection("127.0.0.1", portal.port, timeout=10)

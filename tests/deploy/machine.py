@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -11,9 +12,10 @@ from types import TracebackType
 from typing import Self
 
 ROOT = Path(__file__).resolve().parents[2]
-SUITE = "bookworm"
-# What install.sh may ask for; downloaded into the root's cache and not installed.
-PACKAGES = ("python3", "python3-venv", "nginx", "curl", "openssl", "postgresql", "git")
+PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
+SUITE = os.environ.get("DEBIAN", "bookworm")  # or another of these
+# What install.sh may ask for, and GnuPG for encrypted copies; downloaded into the root's cache and not installed.
+PACKAGES = ("python3", "python3-venv", "nginx", "curl", "openssl", "postgresql", "git", "gnupg")
 
 
 def lacking() -> str:
@@ -36,10 +38,10 @@ def cache() -> Path:
 
 def bare_root() -> Path:
     """A Debian with systemd and nothing else. Made once (a minute)."""
-    root = cache() / SUITE
+    root = cache() / f"{SUITE}-{hashlib.sha256(' '.join(PACKAGES).encode()).hexdigest()[:8]}"
     if root.exists():
         return root
-    draft = cache() / f"{SUITE}.new"
+    draft = root.with_suffix(".new")
     shutil.rmtree(draft, ignore_errors=True)
     subprocess.run(
         ["debootstrap", "--variant=minbase", "--include=systemd,systemd-sysv,dbus,ca-certificates,iproute2", SUITE, draft],
@@ -57,12 +59,12 @@ def bare_root() -> Path:
 def wheels() -> Path:
     """The packages of requirements.txt, from where this machine's pip takes them."""
     locked = ROOT / "requirements.txt"
-    place = cache() / f"wheels-{hashlib.sha256(locked.read_bytes()).hexdigest()[:12]}"
+    place = cache() / f"wheels-{PYTHONS[SUITE]}-{hashlib.sha256(locked.read_bytes()).hexdigest()[:12]}"
     if not place.exists():
-        draft = place.with_suffix(".new")
+        draft = place.with_name(f"{place.name}.new")
         shutil.rmtree(draft, ignore_errors=True)
         command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--require-hashes"]
-        only = ["--only-binary", ":all:", "--python-version", "3.11"]
+        only = ["--only-binary", ":all:", "--python-version", PYTHONS[SUITE]]
         subprocess.run([*command, *only, "-r", locked, "-d", draft], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         draft.rename(place)
     return place
@@ -96,12 +98,21 @@ class Machine:
         self.stop()
         raise TimeoutError(f"the machine did not boot:\n{self.log.read_text()}")
 
-    def try_(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run something in there."""
+    def inside(self, *command: str) -> list[str]:
+        """What runs this in there, started from here."""
         clean = ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"]
         pip = ["PIP_NO_INDEX=1", "PIP_FIND_LINKS=/wheels"]
-        enter = ["nsenter", "--target", self._leader(), "--all"]
-        return subprocess.run([*enter, *clean, *pip, *command], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        return ["nsenter", "--target", self._leader(), "--all", *clean, *pip, *command]
+
+    @staticmethod
+    def kill(started: subprocess.Popen[str]) -> None:
+        """Kill -9 for what was started by `inside`: nsenter only waits for it."""
+        for child in Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+
+    def try_(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run something in there."""
+        return subprocess.run(self.inside(*command), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
 
     def run(self, *command: str) -> str:
         """Run something in there that must succeed; returns what it printed."""
@@ -112,16 +123,16 @@ class Machine:
     def _journal(self) -> str:
         return self.try_("journalctl", "--no-pager", "--lines=40", "--priority=warning").stdout
 
-    def client(self, *arguments: str) -> subprocess.Popen[str]:
-        """tests.deploy.client, with this machine's network and our own files."""
+    def client(self, *arguments: str, module: str = "client") -> subprocess.Popen[str]:
+        """tests.deploy.client (or another), with this machine's network and our own files."""
         enter = ["nsenter", "--target", self._leader(), "--net"]
         return subprocess.Popen(
-            [*enter, sys.executable, "-m", "tests.deploy.client", *arguments],
+            [*enter, sys.executable, "-m", f"tests.deploy.{module}", *arguments],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    def visit(self, *arguments: str) -> None:
-        said, wrong = self.client(*arguments).communicate(timeout=120)
+    def visit(self, *arguments: str, module: str = "client") -> None:
+        said, wrong = self.client(*arguments, module=module).communicate(timeout=120)
         assert not wrong, said + wrong
 
     def stop(self) -> None:

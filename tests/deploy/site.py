@@ -67,7 +67,7 @@ def copy(to: Path, change: str, text: str) -> None:
 
 def certificate(folder: Path) -> None:
     """key.pem and cert.pem, signed by itself, for the portal and every tenant."""
-    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "90"]
     names = ["-subj", "/CN=test", "-addext", "subjectAltName=DNS:login.example.com,DNS:*.example.com"]
     files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
     subprocess.run([*request, *names, *files], check=True, capture_output=True)

@@ -18,7 +18,9 @@ def examine(asked: Asked) -> Iterator[Finding]:
     bad = [finding for host, domain, slug in domains if (finding := _judged(host, domain, slug))]
     yield from bad
     yield from _overlaps({(domain, slug) for _host, domain, slug in domains})
-    if not bad:
+    if not domains:
+        yield ok("There is no tenant yet, so no cookie domain.")
+    elif not bad:
         yield ok(
             f"{count(len(domains), 'cookie domain')}: none is a public suffix, none reaches the portal.",
             domains=sorted({each[1] for each in domains}),

@@ -20,7 +20,7 @@ def examine(asked: Asked) -> Iterator[Finding]:
     elif settings.MAIL_OFF:
         yield failure(
             "EMAIL_URL is not set, so no mail leaves: nobody proves an address or sets a forgotten password by himself.",
-            "Set it to smtp+tls://user:password@mail.example.com:587, and restart.",
+            "Run deploy/install.sh --smtp URL again, or set EMAIL_URL and restart: smtp+tls://user:password@mail.example.com:587",
         )
     else:
         yield _server(asked.mail)

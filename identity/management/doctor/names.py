@@ -22,7 +22,7 @@ CERTIFICATES = {
     ),
     "chain": (
         "is not trusted",
-        "Give nginx the whole chain (fullchain.pem) of an authority that browsers know. For one of your own: SSL_CERT_FILE.",
+        "Give nginx the whole chain (fullchain.pem) of an authority that browsers know. One of your own: SSL_CERT_FILE in gatehouse.env.",
     ),
 }
 

@@ -40,11 +40,11 @@ def _verified(path: Path) -> Finding:
 
 
 def _disks() -> Iterator[Finding]:
-    places = {settings.STATE, settings.STATIC_ROOT, settings.BACKUPS or settings.STATE}
+    places = [settings.STATE, settings.BACKUPS or settings.STATE, Path(settings.STATIC_ROOT)]
     if connection.vendor == "sqlite":
-        places.add(Path(str(connection.settings_dict["NAME"])).parent)
+        places.insert(0, Path(str(connection.settings_dict["NAME"])).parent)
     disks: dict[int, Path] = {}
-    for place in sorted(places):
+    for place in places:
         if place.is_dir():
             disks.setdefault(place.stat().st_dev, place)
     for place in disks.values():

@@ -63,10 +63,12 @@ def _timer(name: str, timer: dict[str, str], service: dict[str, str]) -> Finding
         return failure(f"{name}.timer does not run.", cure)
     if service.get("Result", "success") != "success":
         return failure(f"{name} failed the last time ({service['Result']}).", f"Why: journalctl -u {name}. Again: systemctl start {name}")
-    ran = timer.get("LastTriggerUSec", "").removeprefix("@")
-    if not ran.isdecimal() or ran == "0":
+    # By its timer, or by hand.
+    times = [timer.get("LastTriggerUSec", ""), service.get("ExecMainExitTimestamp", "")]
+    ran = max(int(each) if (each := told.removeprefix("@")).isdecimal() else 0 for told in times)
+    if not ran:
         return note(f"{name} has not run yet; it will by night.")
-    at = datetime.fromtimestamp(int(ran), UTC)
+    at = datetime.fromtimestamp(ran, UTC)
     if datetime.now(UTC) - at > LATE.get(name, timedelta(days=8)):
         return warning(f"{name} ran last at {at:%Y-%m-%d %H:%M} UTC.", f"Why not since: systemctl status {name}.timer", ran_at=at)
     return ok(f"{name} ran at {at:%Y-%m-%d %H:%M} UTC.", ran_at=at)
