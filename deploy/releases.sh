@@ -178,8 +178,8 @@ forget_old() {
 # --- What a release brings for systemd and nginx ----------------------------------------------------------------------
 units_of() {
     local unit before=$changed
-    for unit in "$1"/deploy/*.service "$1"/deploy/*.timer; do
-        put 0644 root:root "$UNITS/${unit##*/}" <"$unit"
+    for unit in "$1"/deploy/*.{service,timer,path}; do
+        [[ ! -f $unit ]] || put 0644 root:root "$UNITS/${unit##*/}" <"$unit"
     done
     put 0755 root:root /usr/local/sbin/gatehouse <"$1/deploy/gatehouse"
     if ((changed > before)); then run "let systemd read them" systemctl daemon-reload; fi

@@ -67,6 +67,8 @@ ON_LOCALHOST = PORTAL_HOST == "localhost" or PORTAL_HOST.endswith(".localhost")
 
 # What the service keeps beside the database. systemd names it (StateDirectory=).
 STATE = Path(env.str("STATE_DIRECTORY", default="").partition(":")[0] or (VAR if DEMO else "/var/lib/gatehouse"))
+# Touched when a host came or went: root waits for it, to get certificates. Only where systemd keeps the state.
+HOSTS_CHANGED = STATE / "hosts-changed" if env.str("STATE_DIRECTORY", default="") and not DEMO else None
 _backups = env.str("BACKUP_DIRECTORY", default="/var/backups/gatehouse")
 BACKUPS = Path(_backups) if _backups else None  # where the doctor looks for them
 

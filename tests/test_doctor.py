@@ -23,6 +23,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from identity import checkup, clock
 from identity.management.doctor import Asked, Finding, State, cookies, database, in_parallel, keys, mail, names, proxy, storage, timers
 from identity.management.doctor.asking import Reply
+from identity.management.named import Named
 from identity.models import Mail, User
 from tenants.models import Host, Tenant
 from tests.browser.site import Authority, BehindNginx, find_nginx, secret_keys
@@ -237,14 +238,14 @@ def test_a_certificate_that_ends_soon_is_told_in_time(db: None, days: int, state
     until = datetime.now(UTC) + timedelta(days=days, hours=1)
     seen = seen_from("10.1.1.1").seen
     reply = Reply("acme.example.com", dns=("10.0.0.1",), seen=seen, certificate_until=until)
-    finding = names._judged(names.Named("acme.example.com", "acme"), reply, reply)
+    finding = names._judged(Named("acme.example.com", "tenant", "acme"), reply, reply)
     assert (finding.state if finding else None) is state
 
 
 def test_a_name_without_an_address_is_told_where_to_lead(db: None) -> None:
     portal_reply = Reply("login.example.com", dns=("198.51.100.4",))
     reply = Reply("acme.example.com", trouble="DNS knows no address of it")
-    finding = names._judged(names.Named("acme.example.com", "acme"), reply, portal_reply)
+    finding = names._judged(Named("acme.example.com", "tenant", "acme"), reply, portal_reply)
     assert finding is not None
     assert "198.51.100.4" in finding.cure
 

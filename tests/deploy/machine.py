@@ -13,7 +13,7 @@ from typing import Self
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = "bookworm"
 # What install.sh may ask for; downloaded into the root's cache and not installed.
-PACKAGES = ("python3", "python3-venv", "nginx", "curl", "openssl", "postgresql", "git")
+PACKAGES = ("python3", "python3-venv", "nginx", "curl", "openssl", "postgresql", "git", "certbot", "pebble")
 
 
 def lacking() -> str:
@@ -36,10 +36,10 @@ def cache() -> Path:
 
 def bare_root() -> Path:
     """A Debian with systemd and nothing else. Made once (a minute)."""
-    root = cache() / SUITE
+    root = cache() / f"{SUITE}-{hashlib.sha256(' '.join(PACKAGES).encode()).hexdigest()[:12]}"
     if root.exists():
         return root
-    draft = cache() / f"{SUITE}.new"
+    draft = root.with_suffix(f".{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
     subprocess.run(
         ["debootstrap", "--variant=minbase", "--include=systemd,systemd-sysv,dbus,ca-certificates,iproute2", SUITE, draft],
