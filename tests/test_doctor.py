@@ -2,12 +2,14 @@
 
 import json
 import os
+import socket
 import ssl
 import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -248,6 +250,39 @@ def test_a_name_without_an_address_is_told_where_to_lead(db: None) -> None:
     finding = names._judged(Named("acme.example.com", "tenant", "acme"), reply, portal_reply)
     assert finding is not None
     assert "198.51.100.4" in finding.cure
+
+
+def test_an_old_address_among_those_of_a_name_is_found(tmp_path: Path, settings: Any, db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DNS has two; at the second nobody answers, which a browser that takes the first does not notice."""
+    resolve = socket.getaddrinfo
+
+    def both(host: str, port: Any, *args: Any, **kwargs: Any) -> Any:
+        places = ["127.0.0.1", "127.0.0.2"] if host.endswith(".localhost") else [host]
+        return [found for place in places for found in resolve(place, port, *args, **kwargs)]
+
+    with quiet(), Portal(new_database(tmp_path), tmp_path) as running:
+        settings.PORTAL_URL, settings.PORTAL_PORT, settings.ON_LOCALHOST = running.url().rstrip("/"), running.port, False
+        monkeypatch.setattr(socket, "getaddrinfo", both)
+        found = cured(names.examine(Asked()))
+    assert states(found) == [State.FAILURE]
+    assert "login.portal.localhost: no answer at 127.0.0.2, one of its addresses" in found[0].text
+
+
+def test_a_host_that_leads_to_another_machine_with_the_same_keys_is_noticed(db: None) -> None:
+    """The old machine after a move, for one."""
+    there = replace(seen_from("10.1.1.1"), seen=checkup.Seen("n", "", "", "https", "0", clock.now().isoformat(), machine="another"))
+    here = replace(there, seen=checkup.Seen("n", "", "", "https", "0", clock.now().isoformat(), machine=checkup.this_machine()))
+    assert states(names._other_machines([here, there])) == [State.NOTE]
+    assert states(names._other_machines([here])) == []
+
+
+def test_why_a_host_has_no_certificate_is_told(db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "WHY_NOT", tmp_path)
+    (tmp_path / "id.acme.org").write_text("0 1\nthe authority says: no\x1b[2J\n")
+    finding = names._judged(Named("id.acme.org", "host", "acme"), Reply("id.acme.org", dns=("10.0.0.1",), certificate="name"), None)
+    assert finding is not None
+    assert finding.cure.startswith("No certificate: the authority says: no")
+    assert "\x1b" not in finding.cure
 
 
 def test_a_question_that_hangs_keeps_nobody_waiting() -> None:

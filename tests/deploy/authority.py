@@ -38,6 +38,8 @@ class Pebble:
         while time.monotonic() < until and not (root := self._ask("roots/0")):
             time.sleep(0.2)
         (shared / "cert.pem").write_text(root)
+        machine.run("cp", "/shared/cert.pem", "/usr/local/share/ca-certificates/root.crt")
+        machine.run("update-ca-certificates")
 
     def _ask(self, path: str) -> str:
         return self.machine.try_("curl", "-s", f"https://127.0.0.1:15000/{path}").stdout
