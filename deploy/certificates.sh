@@ -41,7 +41,7 @@ AT_ONCE=20 # new certificates of one run
 
 # The unit does it in two steps: --prepare FILE, as root without any capability, with the list of hosts that the service's user
 # wrote; --take, which tests what came of it and lets nginx read it. By hand it is one.
-step='' list='' now='' renew='' only=()
+step='' list='' now='' renew='' has='' only=()
 while (($#)); do
     case $1 in
         -h | --help)
@@ -63,9 +63,9 @@ while (($#)); do
     shift
 done
 
-# A warning in the journal, or by hand.
+# A warning of the unit, for the journal, or by hand.
 warn() {
-    if [[ -n ${JOURNAL_STREAM:-} ]]; then say "<4>$*"; else say "$*" >&2; fi
+    if [[ -n $step ]]; then say "<4>$*"; else say "$*" >&2; fi
 }
 
 # is_host NAME: tenants name hosts, and these become names of files and words of nginx.
@@ -123,16 +123,17 @@ wrong_with() {
         say "$1 is no certificate"
     elif ! covers "$1" "$3"; then
         say "$1 does not cover $3"
-    elif ! openssl x509 -in "$1" -noout -checkend 0 >/dev/null; then
-        say "$1 has run out"
     elif [[ $(openssl x509 -in "$1" -noout -pubkey) != "$(openssl pkey -in "$2" -passin pass: -pubout 2>/dev/null)" ]]; then
         say "$2 is not its key, or has a password"
+    elif ! openssl x509 -in "$1" -noout -checkend 0 >/dev/null; then
+        say "$1 has run out"
     fi
 }
 
-# is_due CERTIFICATE: less than a third of its time is left.
+# is_due CERTIFICATE: less than a third of its time is left, or it is damaged.
 is_due() {
     local from until
+    openssl x509 -in "$1" -noout 2>/dev/null || return 0
     from=$(date -d "$(openssl x509 -in "$1" -noout -startdate | cut -d= -f2)" +%s)
     until=$(date -d "$(openssl x509 -in "$1" -noout -enddate | cut -d= -f2)" +%s)
     ((EPOCHSECONDS > until - (until - from) / 3))
@@ -142,7 +143,7 @@ is_due() {
 # refuse HOST REASON [later]: notes why it has none. It is tried again in the next run; later: after 1, 2, 4 … 24 hours.
 refuse() {
     local when=0 times=0
-    warn "$1 has no certificate: $2"
+    warn "$1 has no ${has:+new }certificate: $2"
     [[ -z $dry_run ]] || return 0
     if [[ ${3:-} == later ]]; then
         [[ ! -f $PLACE/waiting/$1 ]] || read -r _ times <"$PLACE/waiting/$1"
@@ -195,13 +196,15 @@ get() {
     local options=(--non-interactive --agree-tos --email "$acme_email" --webroot --webroot-path "$WEBROOT" --force-renewal)
     [[ -z $acme_directory ]] || options+=(--server "$acme_directory")
     printf '%s %s %s\n' "$EPOCHSECONDS" "${tenant[$1]}" "$1" >>"$PLACE/asked"
+    rm -rf -- "$work/certbot"
     if in_certbot certonly "${options[@]}" --cert-name "$1" --domain "$1" >"$work/said" 2>&1; then
         is_settled "$1"
         say "$1 has a new certificate."
         return
     fi
-    reason=$({ sed -n 's/^ *Detail: //p' "$work/said" | grep . || grep -v '^Ask for help\|^$' "$work/said" | tail -n 1; } |
-        head -n 1 | tr -cd '[:print:]' | cut -c -300)
+    # What it answers to an order, such as "too many", certbot has in its log alone.
+    reason=$({ sed -n 's/^ *Detail: //p' "$work/said" | grep . || grep -hoE 'urn:ietf:params:acme:error:.*' "$work/certbot/letsencrypt.log" ||
+        grep -v '^Ask for help\|^$' "$work/said"; } | tail -n 1 | tr -cd '[:print:]' | cut -c -300)
     reason="the authority says: ${reason:-nothing}"
     return 1
 }
@@ -219,15 +222,15 @@ from_authority() {
         run "ask the authority for a certificate for $1"
     elif waits "$1"; then
         warn "$1 has no ${has:+new }certificate yet: $(tail -n +2 "$PLACE/waiting/$1")"
-    elif [[ -z $has ]] && ! has_share "$1"; then
-        refuse "$1" "$whose has had certificates for $SHARE hosts in seven days; $OPT/current/deploy/$me --now $1 asks all the same"
     elif ((${vain[$whose]:-0} >= SHARE)); then
-        refuse "$1" "$SHARE other hosts of $whose do not lead here; remove those that are not used"
-    elif [[ -z $has ]] && ((started >= AT_ONCE)); then
-        refuse "$1" "it has its turn within the hour, after $AT_ONCE others"
+        [[ ${kind[$1]} == app ]] || refuse "$1" "$SHARE other hosts of $whose do not lead here; remove those that are not used"
     elif ! leads_here "$1" && [[ -n $is_sure ]]; then
         vain[$whose]=$((${vain[$whose]:-0} + 1))
         [[ ${kind[$1]} == app ]] || refuse "$1" "$reason" # an app's name may well lead to a proxy elsewhere
+    elif [[ -z $has ]] && ! has_share "$1"; then
+        refuse "$1" "$whose has had certificates for $SHARE hosts in seven days; $OPT/current/deploy/$me --now $1 asks all the same"
+    elif [[ -z $has ]] && ((started >= AT_ONCE)); then
+        refuse "$1" "it has its turn within the hour, after $AT_ONCE others"
     else
         started=$((started + 1))
         get "$1" || refuse "$1" "$reason" later
@@ -240,7 +243,7 @@ server() {
     say "# ${kind[$1]} ${tenant[$1]}; $(openssl x509 -in "$2" -noout -fingerprint -sha256)"
     say "server {"
     say "    listen 443 ssl http2;"
-    [[ ! -e /proc/net/if_inet6 ]] || say "    listen [::]:443 ssl http2;"
+    [[ ! -e /proc/self/net/if_inet6 ]] || say "    listen [::]:443 ssl http2;"
     say "    server_name $1;"
     say "    ssl_certificate $2;"
     say "    ssl_certificate_key $3;"
@@ -276,7 +279,9 @@ look_at() {
         return
     fi
     if ((${#only[@]} == 0)) || [[ " ${only[*]} " == *" $host "* ]]; then from_authority "$host"; fi
-    [[ ! -s $ACME/live/$host/fullchain.pem ]] ||
+    # One that has run out is still better than none: the browser says what is wrong.
+    why=$(wrong_with "$ACME/live/$host/fullchain.pem" "$ACME/live/$host/privkey.pem" "$host")
+    [[ -n $why && $why != *"has run out" ]] ||
         server "$host" "$ACME/live/$host/fullchain.pem" "$ACME/live/$host/privkey.pem" >>"$work/servers.conf"
 }
 
@@ -290,7 +295,8 @@ forget_gone() {
     for file in "$ACME"/live/*/fullchain.pem; do
         host=${file%/*} host=${host##*/}
         if [[ -f $file && -z ${kind[$host]:-} ]] && ! openssl x509 -in "$file" -noout -checkend 0 >/dev/null; then
-            run "forget the certificate of $host, which has run out" in_certbot delete --quiet --non-interactive --cert-name "$host"
+            run "forget the certificate of $host, which has run out" in_certbot delete --quiet --non-interactive --cert-name "$host" ||
+                warn "certbot could not forget the certificate of $host."
         fi
     done
     awk -v since="$((EPOCHSECONDS - 7 * 86400))" '$1 > since' "$PLACE/asked" >"$PLACE/asked.new"

@@ -281,7 +281,7 @@ def test_why_a_host_has_no_certificate_is_told(db: None, tmp_path: Path, monkeyp
     (tmp_path / "id.acme.org").write_text("0 1\nthe authority says: no\x1b[2J\n")
     finding = names._judged(Named("id.acme.org", "host", "acme"), Reply("id.acme.org", dns=("10.0.0.1",), certificate="name"), None)
     assert finding is not None
-    assert finding.cure.startswith("No certificate: the authority says: no")
+    assert finding.cure.startswith("No new certificate: the authority says: no")
     assert "\x1b" not in finding.cure
 
 

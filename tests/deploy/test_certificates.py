@@ -121,7 +121,7 @@ def test_a_host_that_dns_does_not_lead_here_fails_alone_and_gets_its_own_when_it
     assert answers(site, "acme.example.com")
 
     lead_here(site.machine, "id.globex.org")
-    assert "No certificate: DNS knows no address of it" in doctor(site)
+    assert "No new certificate: DNS knows no address of it" in doctor(site)
     site.machine.run("systemctl", "start", "gatehouse-certificates")  # as the timer does
     assert answers(site, "id.globex.org")
     assert "id.globex.org" not in doctor(site)
@@ -130,7 +130,7 @@ def test_a_host_that_dns_does_not_lead_here_fails_alone_and_gets_its_own_when_it
 
 def test_what_the_authority_refuses_is_not_asked_for_again_at_once(site: Site) -> None:
     site.machine.run(MANAGE, "tenant", "host", "add", "globex", BLOCKED)
-    wait_for(lambda: "the authority says" in doctor(site))
+    wait_for(lambda: "the authority says: urn:ietf:params:acme:error:rejectedIdentifier" in doctor(site))
     asked = site.machine.run("grep", "-c", BLOCKED, "/var/lib/gatehouse-certificates/asked")
     assert f"{BLOCKED} has no certificate yet: the authority says: " in look(site)
     assert site.machine.run("grep", "-c", BLOCKED, "/var/lib/gatehouse-certificates/asked") == asked
@@ -210,10 +210,10 @@ def test_hostile_names_do_nothing(site: Site) -> None:
 
 def test_a_configuration_that_nginx_does_not_take_leaves_what_runs(site: Site) -> None:
     lead_here(site.machine, "hooli.example.com")
-    site.machine.run("sh", "-c", "echo nonsense >/etc/nginx/conf.d/broken.conf")
-    before = site.machine.run("cat", "/etc/nginx/gatehouse.d/servers.conf")
     site.machine.run("systemctl", "stop", "gatehouse-certificates.path")
     site.machine.run("systemctl", "start", "gatehouse-certificates")  # none is at work any more
+    site.machine.run("sh", "-c", "echo nonsense >/etc/nginx/conf.d/broken.conf")
+    before = site.machine.run("cat", "/etc/nginx/gatehouse.d/servers.conf")
     site.machine.run(MANAGE, "tenant", "add", "hooli", "Hooli")
     done = site.machine.try_(SCRIPT)
     assert done.returncode == 1

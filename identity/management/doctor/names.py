@@ -72,7 +72,10 @@ def _judged(name: Named, reply: Reply, portal: Reply | None) -> Finding | None:
             **told,
         )
     if reply.days_left is not None and reply.days_left < SOON:
-        text, cure = f"{name.host}: its certificate ends in {count(reply.days_left, 'day')}.", CERTIFICATES["expired"][1]
+        text, cure = (
+            f"{name.host}: its certificate ends in {count(reply.days_left, 'day')}.",
+            _why_not(name.host) or CERTIFICATES["expired"][1],
+        )
         return (failure if reply.days_left < NOW else warning)(text, cure, **told)
     return None
 
@@ -92,7 +95,7 @@ def _why_not(host: str) -> str:
         _when, _, said = (WHY_NOT / host).read_text().partition("\n")
     except OSError:
         return ""
-    return f"No certificate: {clean(said, 300).rstrip('.')}. Again at once: /opt/gatehouse/current/deploy/certificates.sh --now {host}"
+    return f"No new certificate: {clean(said, 300).rstrip('.')}. Again at once: /opt/gatehouse/current/deploy/certificates.sh --now {host}"
 
 
 def _other_machines(good: Iterable[Reply]) -> Iterator[Finding]:
