@@ -234,6 +234,10 @@ def test_a_certificate_that_is_not_trusted_or_for_another_name_is_told_apart(
     assert found.count("its certificate") == 1
     assert "acme.gate.test: something else answers there" in found
 
+    tls.sni_callback = lambda *_asked: ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+    with stub(lambda request: (404, b"another site"), tls) as url:
+        assert said(cured(names.examine(Asked(url=url)))).count("its certificate is missing") == 4
+
 
 @pytest.mark.parametrize(("days", "state"), [(60, None), (20, State.WARNING), (3, State.FAILURE)])
 def test_a_certificate_that_ends_soon_is_told_in_time(db: None, days: int, state: State | None) -> None:

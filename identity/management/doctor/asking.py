@@ -30,7 +30,7 @@ class Reply:
     location: str = ""
     seen: checkup.Seen | None = None
     trouble: str = ""  # why there was no answer
-    certificate: str = ""  # what is wrong with it: "expired", "early", "name", "chain"
+    certificate: str = ""  # what is wrong with it: "none", "expired", "early", "name", "chain"
     certificate_until: datetime | None = None
 
     @property
@@ -66,6 +66,8 @@ def ask(wire: Wire, host: str, forged: dict[str, str] | None = None, *, at: str 
     except ssl.SSLCertVerificationError as wrong:
         certificate = {_EXPIRED: "expired", _NOT_YET: "early", _OTHER_NAME: "name"}.get(wrong.verify_code, "chain")
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, ssl.SSLError) and error.reason == "TLSV1_UNRECOGNIZED_NAME":
+            return Reply(host, dns, certificate="none")  # as deploy/nginx.conf answers for a name that has none
         return Reply(host, dns, trouble=described(error))
     try:  # whose server is it, then? Nothing secret is sent.
         return _asked(wire, where, host, dns, forged or {}, certificate)

@@ -17,13 +17,12 @@ from tenants.text import clean
 IN_ALL = 30  # seconds for all hosts together
 SOON, NOW = 21, 7  # days that a certificate has left
 WHY_NOT = Path("/var/lib/gatehouse-certificates/waiting")  # deploy/certificates.sh: a file for each host that it got none for
+GET_ONE = "Let certificates.sh get one (journalctl -u gatehouse-certificates says why it did not), or get one with this name in it."
 CERTIFICATES = {
+    "none": ("is missing", GET_ONE),
     "expired": ("has run out", "Renew it; if a timer should have: systemctl list-timers, and reload nginx afterwards."),
     "early": ("is not valid yet", "Is this machine's clock right? timedatectl"),
-    "name": (
-        "does not cover this name",
-        "Let certificates.sh get one (journalctl -u gatehouse-certificates says why it did not), or get one with this name in it.",
-    ),
+    "name": ("does not cover this name", GET_ONE),
     "chain": (
         "is not trusted",
         "Give nginx the whole chain (fullchain.pem) of an authority that browsers know. For one of your own: SSL_CERT_FILE.",
