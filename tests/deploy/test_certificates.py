@@ -123,7 +123,7 @@ def test_a_host_that_dns_does_not_lead_here_fails_alone_and_gets_its_own_when_it
     lead_here(site.machine, "id.globex.org")
     assert "No new certificate: DNS knows no address of it" in doctor(site)
     site.machine.run("systemctl", "start", "gatehouse-certificates")  # as the timer does
-    assert answers(site, "id.globex.org")
+    wait_for(lambda: answers(site, "id.globex.org"))
     assert "id.globex.org" not in doctor(site)
     site.machine.visit("come-in", site.authority, "id.globex.org")
 
@@ -165,10 +165,10 @@ def test_given_files_come_first_if_they_are_good(site: Site) -> None:
     make = f"openssl req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=Given -keyout {given}/privkey.pem -out {given}/fullchain.pem"
     site.machine.run("sh", "-c", f"{make} -addext subjectAltName=DNS:acme.example.com 2>&1")
     look(site)
-    assert "CN = Given" in shown(site, "acme.example.com")
+    wait_for(lambda: "CN = Given" in shown(site, "acme.example.com"))
     site.machine.run("cp", "/shared/pebble.key", f"{given}/privkey.pem")
     assert "your certificate for it is not used" in look(site)
-    assert answers(site, "acme.example.com")
+    wait_for(lambda: answers(site, "acme.example.com"))
     site.machine.run("rm", "-r", given)
     look(site)
 
@@ -182,8 +182,8 @@ def test_a_removed_host_is_served_no_more(site: Site) -> None:
 def test_nginx_shows_what_was_renewed(site: Site) -> None:
     before = shown(site, "globex.example.com")
     assert "globex.example.com has a new certificate." in look(site, "--renew", "globex.example.com")
+    wait_for(lambda: shown(site, "globex.example.com") != before)
     assert answers(site, "globex.example.com")
-    assert shown(site, "globex.example.com") != before
 
 
 def test_a_second_run_changes_nothing(site: Site) -> None:
@@ -229,11 +229,11 @@ def test_a_host_with_a_server_of_its_own_keeps_it(site: Site) -> None:
     own = "server { listen 80; listen [::]:80; server_name\n  wiki.example.net id.globex.org; return 200 mine; } # of a site"
     site.machine.run("sh", "-c", f"printf '%s' '{own}' >/etc/nginx/conf.d/own.conf")
     look(site)
-    assert site.machine.run("curl", "-s", "http://id.globex.org/") == "mine"
+    wait_for(lambda: site.machine.run("curl", "-s", "http://id.globex.org/") == "mine")  # nginx lets old workers end in peace
     assert "id.globex.org" not in site.machine.run("sh", "-c", "cat /etc/nginx/gatehouse.d/*")
     site.machine.run("rm", "/etc/nginx/conf.d/own.conf")
     look(site)
-    assert answers(site, "id.globex.org")
+    wait_for(lambda: answers(site, "id.globex.org"))
 
 
 def test_a_given_certificate_serves_whom_it_covers_and_the_rest_is_named(site: Site) -> None:
@@ -242,13 +242,13 @@ def test_a_given_certificate_serves_whom_it_covers_and_the_rest_is_named(site: S
     subprocess.run([*make, "-addext", "subjectAltName=DNS:*.example.com", *files], check=True, capture_output=True)
     given = ("--tls-cert", "/shared/wild.pem", "--tls-key", "/shared/wild.key")
     install(site, *given)
-    assert "CN = Wild" in shown(site, "login.example.com")
-    assert "CN = Wild" in shown(site, "globex.example.com")
-    assert shown(site, "id.globex.org") == ""
+    wait_for(lambda: "CN = Wild" in shown(site, "login.example.com"))
+    wait_for(lambda: "CN = Wild" in shown(site, "globex.example.com"))
+    wait_for(lambda: shown(site, "id.globex.org") == "")
     assert "id.globex.org has no certificate: the given one does not cover it" in look(site)
     install(site, *given, *AUTHORITY)
+    wait_for(lambda: answers(site, "id.globex.org"))
     assert "CN = Wild" in shown(site, "globex.example.com")
-    assert answers(site, "id.globex.org")
 
 
 def test_behind_a_proxy_a_tenants_own_domain_is_heard(site: Site) -> None:
@@ -261,4 +261,4 @@ def test_uninstall_leaves_the_keys(site: Site) -> None:
     site.machine.run("/opt/gatehouse/current/deploy/uninstall.sh", "--yes")
     assert site.machine.run("ls", "/etc/gatehouse/acme/live/login.example.com/privkey.pem")
     assert site.machine.try_("ls", "/etc/nginx/gatehouse.d").returncode != 0
-    assert site.machine.run("systemctl", "list-unit-files", "--no-legend", "gatehouse*") == ""
+    assert site.machine.try_("systemctl", "list-unit-files", "--no-legend", "gatehouse*").stdout == ""
