@@ -20,11 +20,12 @@ It asks for what no option says. Run again, it changes only what differs; what y
                            (default: the release with this script in it)
   --tag TAG                which tag of it
 
-  TLS, one of these:
+  TLS, the first, the second or both, or the last:
   --tls-cert FILE --tls-key FILE   the certificate for the portal and *.DOMAIN, with its chain, and its key: they stay where
                                    they are, nginx reads them there
-  --acme-email ADDRESS             a certificate by Let's Encrypt (certbot, HTTP-01), for the portal's host; this machine must be
-                                   reachable under it on port 80
+  --acme-email ADDRESS             certificates by Let's Encrypt (certbot, HTTP-01), for each host that no other covers: now,
+                                   and when one is added. This machine must be reachable under it on port 80
+  --acme-directory URL             of another authority than Let's Encrypt; this machine must trust it
   --behind-proxy ADDRESSES         a proxy of yours does TLS: its addresses or networks, comma-separated. nginx speaks http on
                                    port 80, to them alone, and believes their X-Forwarded-For and X-Forwarded-Proto
 
@@ -43,7 +44,7 @@ TEXT
 }
 
 portal_url='' tenant_domain='' admin_email='' database='' smtp='' source='' tag=''
-tls_cert='' tls_key='' acme_email='' behind_proxy='' database_url='' email_url='' reason=''
+tls_cert='' tls_key='' acme_email='' acme_directory='' behind_proxy='' database_url='' email_url='' reason=''
 while (($#)); do
     case $1 in
         -h | --help)
@@ -52,7 +53,7 @@ while (($#)); do
             ;;
         --yes) yes=yes ;;
         --dry-run) dry_run=yes ;;
-        --portal-url | --tenant-domain | --admin-email | --database | --smtp | --source | --tag | --tls-cert | --tls-key | --acme-email | --behind-proxy)
+        --portal-url | --tenant-domain | --admin-email | --database | --smtp | --source | --tag | --tls-cert | --tls-key | --acme-email | --acme-directory | --behind-proxy)
             [[ -n ${2:-} ]] || wrong_usage "$1 wants a value"
             name=${1#--}
             printf -v "${name//-/_}" %s "$2"
@@ -69,8 +70,8 @@ if ! command -v apt-get >/dev/null || [[ ! -d /run/systemd/system ]]; then die "
 
 # --- What is wanted ---------------------------------------------------------------------------------------------------
 case ${tls_cert:+files}${acme_email:+acme}${behind_proxy:+proxy} in
-    "" | files | acme | proxy) ;;
-    *) wrong_usage "only one of --tls-cert, --acme-email, --behind-proxy" ;;
+    "" | files | acme | filesacme | proxy) ;;
+    *) wrong_usage "a proxy that does TLS needs no --tls-cert and no --acme-email here" ;;
 esac
 tls_given=$tls_cert$acme_email$behind_proxy
 if [[ -f $ETC/answers ]]; then
@@ -78,6 +79,7 @@ if [[ -f $ETC/answers ]]; then
         case $name in
             portal_url | tenant_domain | admin_email | source) [[ -n ${!name} ]] || printf -v "$name" %s "$value" ;;
             tls_cert | tls_key | acme_email | behind_proxy) [[ -n $tls_given ]] || printf -v "$name" %s "$value" ;;
+            acme_directory) [[ -n $tls_given$acme_directory ]] || printf -v "$name" %s "$value" ;;
         esac
     done <"$ETC/answers"
 fi
@@ -112,6 +114,9 @@ right_smtp() {
 right_tls() { [[ $tls == acme || $tls == files || $tls == proxy ]] || wrong="$tls: it must be acme, files or proxy"; }
 right_tls_cert() { openssl_reads x509 "$tls_cert" || wrong="${tls_cert:-nothing}: it must be a file with a certificate in PEM"; }
 right_tls_key() { openssl_reads pkey "$tls_key" || wrong="${tls_key:-nothing}: it must be a file with a key in PEM, without a password"; }
+right_acme_directory() {
+    [[ $acme_directory =~ ^(https://[a-zA-Z0-9._:/-]+)?$ ]] || wrong="$acme_directory: it must look like https://ca.example.com/directory"
+}
 right_behind_proxy() {
     addresses "$behind_proxy" || wrong="${behind_proxy:-nothing}: it must be addresses or networks, as 10.0.0.5,192.168.7.0/24"
 }
@@ -136,7 +141,9 @@ if [[ -n $smtp || ! -f $ETC/credentials/EMAIL_URL ]]; then
 else
     email_url=$(<"$ETC/credentials/EMAIL_URL")
 fi
-tls=${tls_cert:+files}${acme_email:+acme}${behind_proxy:+proxy}
+tls=${behind_proxy:+proxy}
+tls=${tls:-${tls_cert:+files}}
+tls=${tls:-${acme_email:+acme}}
 [[ -n $tls || -z $yes ]] || die "one of --tls-cert, --acme-email, --behind-proxy is missing"
 ask tls "TLS: acme (Let's Encrypt), files, or proxy (a proxy of yours does it)" acme
 case $tls in
@@ -148,6 +155,7 @@ case $tls in
         tls_cert=$(realpath -s -- "$tls_cert") tls_key=$(realpath -s -- "$tls_key")
         ;;
 esac
+[[ -z $acme_directory ]] || ask acme_directory ""
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source=${source:-$here}
 
@@ -241,7 +249,7 @@ fi
 
 answers_given() {
     local name
-    for name in portal_url tenant_domain admin_email tls_cert tls_key acme_email behind_proxy; do
+    for name in portal_url tenant_domain admin_email tls_cert tls_key acme_email acme_directory behind_proxy; do
         [[ -z ${!name} ]] || printf '%s=%s\n' "$name" "${!name}"
     done
 }
@@ -299,12 +307,8 @@ site() {
     say "# Written by install.sh. Servers of your own belong in files of their own."
     sed -e "s/login\.example\.com/$host/g" -e "s/\*\.example\.com/*.$tenant_domain/g" \
         -e "s#^ *\# each proxy#$(proxies_as '    %s 1;')#" -e "s#^\# each real_ip#$(proxies_as 'set_real_ip_from %s;')#" "$1" |
-        if [[ -e /proc/net/if_inet6 ]]; then cat; else grep -v 'listen \[::\]'; fi |
-        if says_http2_apart; then sed -E -e 's/ ssl http2/ ssl/' -e 's/^( *)listen 443 ssl.*/&\n\1http2 on;/'; else cat; fi
+        if [[ -e /proc/net/if_inet6 ]]; then cat; else grep -v 'listen \[::\]'; fi | for_this_nginx
 }
-
-# From 1.25.1 on nginx wants a line of its own for it, and warns of the other.
-says_http2_apart() { [[ $(nginx -v 2>&1) =~ /1\.([0-9]+)\. ]] && ((BASH_REMATCH[1] > 25)); }
 
 # proxies_as FORMAT: a line for each proxy, as sed's replacement.
 proxies_as() {
@@ -316,31 +320,18 @@ proxies_as() {
     printf %s "${lines%\\n}"
 }
 
-self_signed() {
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj "/CN=$host" \
-        -addext "subjectAltName=DNS:$host" -keyout "$ETC/tls/first.key" -out "$ETC/tls/first.pem" 2>/dev/null
-}
-
-certified() {
-    certbot certonly --quiet --non-interactive --agree-tos --email "$acme_email" --webroot --webroot-path /var/www/html \
-        --cert-name "$host" --domain "$host" --deploy-hook "systemctl reload nginx" ||
-        die "there is no certificate yet. Does $host lead to this machine, and is port 80 open? Then run this again"
-}
-
 put 0600 root:root "$ETC/proxies" < <(printf %s "${behind_proxy:+$behind_proxy$'\n'}")
 if [[ -n $tls_cert ]]; then
     link "$tls_cert" "$ETC/tls/fullchain.pem"
     link "$tls_key" "$ETC/tls/privkey.pem"
-elif [[ -n $acme_email && ! -e /etc/letsencrypt/live/$host/fullchain.pem ]]; then
-    [[ -e $ETC/tls/first.pem ]] || run "make a certificate for the first minute" self_signed
-    link "$ETC/tls/first.pem" "$ETC/tls/fullchain.pem"
-    link "$ETC/tls/first.key" "$ETC/tls/privkey.pem"
 fi
 snippets_of "$from"
 if [[ -n $behind_proxy ]]; then
     put 0644 root:root "$SITE" < <(site "$from/deploy/proxied-nginx.conf")
-else
+elif [[ -n $tls_cert ]]; then
     put 0644 root:root "$SITE" < <(site "$from/deploy/nginx.conf")
+else # each host has a server of its own
+    put 0644 root:root "$SITE" < <(site "$from/deploy/nginx.conf" | sed '/^# The portal and the tenants/,/^}/d')
 fi
 [[ ! -L /etc/nginx/sites-enabled/default ]] || run "take nginx's default site away: ours answers for unknown names" rm /etc/nginx/sites-enabled/default
 link ../sites-available/gatehouse /etc/nginx/sites-enabled/gatehouse
@@ -352,19 +343,18 @@ reload_nginx() {
 if ((changed > before)) || ! systemctl --quiet is-active nginx || changed_since StateChangeTimestamp nginx /etc/nginx "$ETC/tls"; then
     run "let nginx read its site" reload_nginx
 fi
-if [[ -n $acme_email ]]; then
-    [[ -e /etc/letsencrypt/live/$host/fullchain.pem ]] || run "get a certificate for $host" certified
-    before=$changed
-    link "/etc/letsencrypt/live/$host/fullchain.pem" "$ETC/tls/fullchain.pem"
-    link "/etc/letsencrypt/live/$host/privkey.pem" "$ETC/tls/privkey.pem"
-    ((changed == before)) || run "let nginx read the certificate" reload_nginx
+got=$("$from/deploy/certificates.sh" ${dry_run:+--dry-run}) ||
+    die "${got:+$got$'\n'}there is no certificate for $host yet. Does it lead to this machine, and is port 80 open? Then run this again"
+if [[ -n $got ]]; then
+    say "$got"
+    changed=$((changed + 1))
 fi
 [[ -n $dry_run ]] || served "$release" || die "nginx does not lead to Gatehouse: journalctl -u nginx -u gatehouse@$slot"
 
-# --- Every night ------------------------------------------------------------------------------------------------------
-for timer in "$from"/deploy/*.timer; do
-    timer=${timer##*/}
-    systemctl --quiet is-active "$timer" || run "start $timer" systemctl --quiet enable --now "$timer"
+# --- Every night, and when a host is added ----------------------------------------------------------------------------
+for unit in "$from"/deploy/*.{timer,path}; do
+    unit=${unit##*/}
+    systemctl --quiet is-active "$unit" || run "start $unit" systemctl --quiet enable --now "$unit"
 done
 
 first_backup() {
@@ -379,10 +369,8 @@ if [[ -n $dry_run ]]; then
     exit 0
 fi
 ((changed)) || say "Nothing to change: everything is as you asked."
-# covered NAME: warns while there is time, before the first person comes.
-covered() { openssl x509 -in "$ETC/tls/fullchain.pem" -noout -checkhost "$1" 2>/dev/null | grep -q 'does match'; }
-if [[ -z $behind_proxy ]]; then # the doctor looks at hosts that there are
-    covered "any.$tenant_domain" || say "Mind: the certificate covers no tenant: each host of one needs its own, or get one for *.$tenant_domain."
+if [[ -n $tls_cert && -z $acme_email ]] && ! openssl x509 -in "$tls_cert" -noout -checkhost "any.$tenant_domain" | grep -q 'does match'; then
+    say "Mind: the certificate covers no tenant. Get one for *.$tenant_domain, or add --acme-email."
 fi
 say ""
 /usr/local/sbin/gatehouse doctor </dev/null || say "The doctor found something: see above. Ask again when it is mended: gatehouse doctor"

@@ -185,11 +185,20 @@ forget_old() {
 # --- What a release brings for systemd and nginx ----------------------------------------------------------------------
 units_of() {
     local unit before=$changed
-    for unit in "$1"/deploy/*.service "$1"/deploy/*.timer; do
-        put 0644 root:root "$UNITS/${unit##*/}" <"$unit"
+    for unit in "$1"/deploy/*.{service,timer,path}; do
+        [[ ! -f $unit ]] || put 0644 root:root "$UNITS/${unit##*/}" <"$unit"
     done
     put 0755 root:root /usr/local/sbin/gatehouse <"$1/deploy/gatehouse"
     if ((changed > before)); then run "let systemd read them" systemctl daemon-reload; fi
+}
+
+# for_this_nginx < SERVERS: from 1.25.1 on nginx wants a line of its own for http2, and warns of the other.
+for_this_nginx() {
+    if [[ $(nginx -v 2>&1) =~ /1\.([0-9]+)\. ]] && ((BASH_REMATCH[1] > 25)); then
+        sed -E -e 's/ ssl http2/ ssl/' -e 's/^( *)listen 443 ssl.*/&\n\1http2 on;/'
+    else
+        cat
+    fi
 }
 
 snippets_of() {

@@ -34,7 +34,7 @@ lock
 [[ -n $dry_run ]] || confirm "Nobody will be able to sign in any more. Take Gatehouse away?" || die "nothing was changed"
 
 units=$(find "$UNITS" -maxdepth 1 -name 'gatehouse*' -type f -printf '%f\n')
-for unit in gatehouse@blue.service gatehouse@green.service $(grep '\.timer$' <<<"$units" || true); do
+for unit in gatehouse@blue.service gatehouse@green.service $(grep -E '\.(timer|path)$' <<<"$units" || true); do
     if systemctl --quiet is-active "$unit" || systemctl --quiet is-enabled "$unit" 2>/dev/null; then
         run "stop $unit" systemctl --quiet disable --now "$unit"
     fi
@@ -46,6 +46,9 @@ done
 for file in /etc/nginx/sites-enabled/gatehouse /etc/nginx/sites-available/gatehouse /etc/nginx/snippets/gatehouse-{server,proxy,upstream}.conf \
     /usr/local/sbin/gatehouse; do
     [[ ! -e $file && ! -L $file ]] || run "remove $file" rm -- "$file"
+done
+for folder in /etc/nginx/gatehouse.d /var/lib/gatehouse-certificates; do
+    [[ ! -d $folder ]] || run "remove $folder" rm -r -- "$folder"
 done
 if systemctl --quiet is-active nginx; then run "let nginx forget the site" systemctl reload nginx; fi
 [[ ! -d $OPT ]] || run "remove $OPT" rm -rf -- "$OPT"

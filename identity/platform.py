@@ -144,7 +144,7 @@ def _sweep(tenant: Tenant) -> bool:
         held.delete()
         if logo:
             logo.delete()
-    hosts.forget()
+    hosts.changed()
     return True
 
 

@@ -121,6 +121,8 @@ ON_LOCALHOST = PORTAL_HOST == "localhost" or PORTAL_HOST.endswith(".localhost")
 STATE = Path(_text("STATE_DIRECTORY").partition(":")[0] or (VAR if DEMO else "/var/lib/gatehouse"))
 _not_ours = os.environ.get("BACKUP_DIRECTORY") == ""  # empty: somebody else looks after the backups
 BACKUPS = None if _not_ours else _directory("BACKUP_DIRECTORY", Path("/var/backups/gatehouse"))  # where the doctor looks for them
+# Touched when a host came or went: root waits for it, to get certificates. Only where systemd keeps the state.
+HOSTS_CHANGED = STATE / "hosts-changed" if _text("STATE_DIRECTORY") and not DEMO else None
 
 # --- Secrets ------------------------------------------------------------------------------------------------------
 if DEMO:

@@ -1,5 +1,6 @@
 """Hosts: their canonical form, whose they are, and where a person may be sent back to."""
 
+import contextlib
 import ipaddress
 import re
 import time
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.db import transaction
 from publicsuffixlist import PublicSuffixList
 
 if TYPE_CHECKING:
@@ -145,8 +147,21 @@ _memory: dict[str, tuple[float, Place]] = {}
 
 
 def forget() -> None:
-    """Drop what this process remembers of hosts (after a change of tenants, hosts or apps)."""
+    """Drop what this process remembers of hosts."""
     _memory.clear()
+
+
+def changed() -> None:
+    """Tenants, hosts or apps are others now: nothing that is remembered holds, and certificates are looked after anew."""
+    forget()
+    transaction.on_commit(_tell, robust=True)
+
+
+def _tell() -> None:
+    """systemd waits for this file (deploy/gatehouse-certificates.path). What gets lost, its timer finds within the hour."""
+    if settings.HOSTS_CHANGED:
+        with contextlib.suppress(OSError):
+            settings.HOSTS_CHANGED.touch()
 
 
 def tenant_at(host: str) -> Place | None:

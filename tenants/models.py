@@ -82,7 +82,7 @@ class Tenant(models.Model):
     def save(self, *args: Any, **kwargs: Any) -> None:
         self.cookie_domain = self.cookie_domain or self.hostname
         super().save(*args, **kwargs)
-        hosts.forget()
+        hosts.changed()
 
     def clean(self) -> None:
         """Check the cookie domain where it is entered (design, section 3); every error carries its cure."""
@@ -232,11 +232,11 @@ class Host(models.Model):
     def save(self, *args: Any, **kwargs: Any) -> None:
         self.cookie_domain = self.cookie_domain or self._default_domain()
         super().save(*args, **kwargs)
-        hosts.forget()
+        hosts.changed()
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         gone = super().delete(*args, **kwargs)
-        hosts.forget()
+        hosts.changed()
         return gone
 
     @property
@@ -338,11 +338,11 @@ class App(models.Model):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         super().save(*args, **kwargs)
-        hosts.forget()
+        hosts.changed()
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         gone = super().delete(*args, **kwargs)
-        hosts.forget()
+        hosts.changed()
         return gone
 
     @property

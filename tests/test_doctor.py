@@ -2,12 +2,14 @@
 
 import json
 import os
+import socket
 import ssl
 import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -23,6 +25,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from identity import checkup, clock
 from identity.management.doctor import Asked, Finding, State, cookies, database, in_parallel, keys, mail, names, proxy, storage, timers
 from identity.management.doctor.asking import Reply
+from identity.management.named import Named
 from identity.models import Mail, User
 from tenants.models import Host, Tenant
 from tests.browser.site import Authority, BehindNginx, find_nginx, new_database, secret_keys, seeded
@@ -234,22 +237,59 @@ def test_a_certificate_that_is_not_trusted_or_for_another_name_is_told_apart(
     assert found.count("its certificate") == 1
     assert "acme.gate.test: something else answers there" in found
 
+    tls.sni_callback = lambda *_asked: ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+    with stub(lambda request: (404, b"another site"), tls) as url:
+        assert said(cured(names.examine(Asked(url=url)))).count("its certificate is missing") == 4
+
 
 @pytest.mark.parametrize(("days", "state"), [(60, None), (20, State.WARNING), (3, State.FAILURE)])
 def test_a_certificate_that_ends_soon_is_told_in_time(db: None, days: int, state: State | None) -> None:
     until = datetime.now(UTC) + timedelta(days=days, hours=1)
     seen = seen_from("10.1.1.1").seen
     reply = Reply("acme.example.com", dns=("10.0.0.1",), seen=seen, certificate_until=until)
-    finding = names._judged(names.Named("acme.example.com", "acme"), reply, reply)
+    finding = names._judged(Named("acme.example.com", "tenant", "acme"), reply, reply)
     assert (finding.state if finding else None) is state
 
 
 def test_a_name_without_an_address_is_told_where_to_lead(db: None) -> None:
     portal_reply = Reply("login.example.com", dns=("198.51.100.4",))
     reply = Reply("acme.example.com", trouble="DNS knows no address of it")
-    finding = names._judged(names.Named("acme.example.com", "acme"), reply, portal_reply)
+    finding = names._judged(Named("acme.example.com", "tenant", "acme"), reply, portal_reply)
     assert finding is not None
     assert "198.51.100.4" in finding.cure
+
+
+def test_an_old_address_among_those_of_a_name_is_found(tmp_path: Path, settings: Any, db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DNS has two; at the second nobody answers, which a browser that takes the first does not notice."""
+    resolve = socket.getaddrinfo
+
+    def both(host: str, port: Any, *args: Any, **kwargs: Any) -> Any:
+        places = ["127.0.0.1", "127.0.0.2"] if host.endswith(".localhost") else [host]
+        return [found for place in places for found in resolve(place, port, *args, **kwargs)]
+
+    with quiet(), Portal(new_database(tmp_path), tmp_path) as running:
+        settings.PORTAL_URL, settings.PORTAL_PORT, settings.ON_LOCALHOST = running.url().rstrip("/"), running.port, False
+        monkeypatch.setattr(socket, "getaddrinfo", both)
+        found = cured(names.examine(Asked()))
+    assert states(found) == [State.FAILURE]
+    assert "login.portal.localhost: no answer at 127.0.0.2, one of its addresses" in found[0].text
+
+
+def test_a_host_that_leads_to_another_machine_with_the_same_keys_is_noticed(db: None) -> None:
+    """The old machine after a move, for one."""
+    there = replace(seen_from("10.1.1.1"), seen=checkup.Seen("n", "", "", "https", "0", clock.now().isoformat(), machine="another"))
+    here = replace(there, seen=checkup.Seen("n", "", "", "https", "0", clock.now().isoformat(), machine=checkup.this_machine()))
+    assert states(names._other_machines([here, there])) == [State.NOTE]
+    assert states(names._other_machines([here])) == []
+
+
+def test_why_a_host_has_no_certificate_is_told(db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "WHY_NOT", tmp_path)
+    (tmp_path / "id.acme.org").write_text("0 1\nthe authority says: no\x1b[2J\n")
+    finding = names._judged(Named("id.acme.org", "host", "acme"), Reply("id.acme.org", dns=("10.0.0.1",), certificate="name"), None)
+    assert finding is not None
+    assert finding.cure.startswith("No new certificate: the authority says: no")
+    assert "\x1b" not in finding.cure
 
 
 def test_a_question_that_hangs_keeps_nobody_waiting() -> None:

@@ -88,6 +88,15 @@ def set_password(authority: str, link: str) -> None:
     Path(authority).with_name("browser").write_bytes(pickle.dumps(person.session.cookies))
 
 
+def come_in(authority: str, host: str) -> None:
+    """Sign in at the portal, and from there into this host."""
+    person = Person(authority)
+    person.sign_in("olivia")
+    page = person.get(f"https://{host}/")
+    assert (page.status_code, page.url) == (200, f"https://{host}/"), (page.status_code, page.url)
+    assert page.history, "nobody was asked who comes"
+
+
 def still_in(authority: str) -> None:
     """The browser that was kept is still signed in, at both hosts: no hand-off, no form."""
     person = Person(authority)
@@ -158,5 +167,11 @@ def load(authority: str) -> None:
 
 
 if __name__ == "__main__":
-    verbs: dict[str, Callable[..., None]] = {"sign-up": sign_up, "set-password": set_password, "still-in": still_in, "load": load}
+    verbs: dict[str, Callable[..., None]] = {
+        "sign-up": sign_up,
+        "set-password": set_password,
+        "come-in": come_in,
+        "still-in": still_in,
+        "load": load,
+    }
     verbs[sys.argv[1]](*sys.argv[2:])

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
 SUITE = os.environ.get("DEBIAN", "bookworm")  # or another of these
 # What install.sh may ask for, and GnuPG for encrypted copies; downloaded into the root's cache and not installed.
-PACKAGES = ("python3", "python3-venv", "nginx", "curl", "openssl", "postgresql", "git", "gnupg")
+PACKAGES = ("python3", "python3-venv", "nginx", "curl", "openssl", "postgresql", "git", "gnupg", "certbot", "pebble")
 
 
 def lacking() -> str:

@@ -3,7 +3,7 @@
 import http.client
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from django.conf import settings
@@ -22,6 +22,7 @@ class Reply:
 
     host: str
     dns: tuple[str, ...] = ()
+    at: str = ""  # which of them this is about; "": the one that was taken
     here: str = ""  # this end of the connection
     status: int = 0
     said: str = ""
@@ -29,7 +30,7 @@ class Reply:
     location: str = ""
     seen: checkup.Seen | None = None
     trouble: str = ""  # why there was no answer
-    certificate: str = ""  # what is wrong with it: "expired", "early", "name", "chain"
+    certificate: str = ""  # what is wrong with it: "none", "expired", "early", "name", "chain"
     certificate_until: datetime | None = None
 
     @property
@@ -45,31 +46,42 @@ def resolve(host: str) -> tuple[str, ...]:
         return ()
 
 
-def ask(wire: Wire, host: str, forged: dict[str, str] | None = None) -> Reply:
-    """Ask the portal at this host what it sees. forged: headers that a visitor might send."""
-    dns = () if wire.address else resolve(host)
-    if not wire.address and not dns:
+def ask_everywhere(wire: Wire, host: str) -> Reply:
+    """Ask at each address that DNS has of it: an old one among them fails some visitors, or the authority. The first that is wrong."""
+    reply = ask(wire, host)
+    if reply.seen is None or len(reply.dns) < 2:
+        return reply
+    each = (replace(ask(wire, host, at=address), dns=reply.dns, at=address) for address in reply.dns)
+    return next((other for other in each if other.seen is None or other.certificate), reply)
+
+
+def ask(wire: Wire, host: str, forged: dict[str, str] | None = None, *, at: str = "") -> Reply:
+    """Ask the portal at this host what it sees. forged: headers that a visitor might send; at: connect to this address of it."""
+    dns = () if wire.address or at else resolve(host)
+    if not wire.address and not at and not dns:
         return Reply(host, trouble="DNS knows no address of it")
-    certificate = ""
+    where, certificate = wire.address or at or host, ""
     try:
-        return _asked(wire, host, dns, forged or {}, certificate)
+        return _asked(wire, where, host, dns, forged or {}, certificate)
     except ssl.SSLCertVerificationError as wrong:
         certificate = {_EXPIRED: "expired", _NOT_YET: "early", _OTHER_NAME: "name"}.get(wrong.verify_code, "chain")
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, ssl.SSLError) and error.reason == "TLSV1_UNRECOGNIZED_NAME":
+            return Reply(host, dns, certificate="none")  # as deploy/nginx.conf answers for a name that has none
         return Reply(host, dns, trouble=described(error))
     try:  # whose server is it, then? Nothing secret is sent.
-        return _asked(wire, host, dns, forged or {}, certificate)
+        return _asked(wire, where, host, dns, forged or {}, certificate)
     except (OSError, http.client.HTTPException) as error:
         return Reply(host, dns, trouble=described(error), certificate=certificate)
 
 
-def _asked(wire: Wire, host: str, dns: tuple[str, ...], forged: dict[str, str], certificate: str) -> Reply:
+def _asked(wire: Wire, where: str, host: str, dns: tuple[str, ...], forged: dict[str, str], certificate: str) -> Reply:
     nonce, question = checkup.question()
     headers = {"Host": hosts.origin(host).partition("//")[2], "Accept": "application/json", checkup.HEADER: question, **forged}
     if settings.SECURE and not wire.secure:
         headers["X-Forwarded-Proto"] = "https"  # in the place of the proxy that we go round
     until = None
-    with socket.create_connection((wire.address or host, wire.port), timeout=PATIENCE) as plain:
+    with socket.create_connection((where, wire.port), timeout=PATIENCE) as plain:
         line = plain
         if wire.secure:
             context = ssl.create_default_context()

@@ -10,8 +10,9 @@ from django.conf import settings
 
 from identity.management.doctor import PATIENCE, Asked, Finding, failure, note, ok, warning
 
-# After how long without a run something is wrong: the last one works on Sundays, the others every night.
+# After how long without a run something is wrong: one works every hour, one on Sundays, the others every night.
 LATE = {
+    "gatehouse-certificates": timedelta(hours=5),
     "gatehouse-prune": timedelta(hours=50),
     "gatehouse-backup": timedelta(hours=50),
     "gatehouse-verify": timedelta(hours=50),
