@@ -159,7 +159,7 @@ share_static() {
     tar -C "$2/var/static" -cf - . | tar -C "$1/var/static" --skip-old-files -xf -
 }
 
-live_slot() { [[ ! -f $UPSTREAM ]] || sed -n 's#.*gatehouse-\(blue\|green\)/.*#\1#p' "$UPSTREAM"; }
+live_slot() { [[ ! -f $UPSTREAM ]] || sed -n '0,/^server/s#^server .*gatehouse-\(blue\|green\)/.*#\1#p' "$UPSTREAM"; }
 other_slot() { if [[ $1 == blue ]]; then say green; else say blue; fi; }
 id_of() { cat -- "$1/release"; }
 
@@ -237,8 +237,9 @@ portal_host() { sed -n 's#^PORTAL_URL=https://\([^:/]*\).*#\1#p' "$ETC/gatehouse
 # point SLOT: nginx sends what comes from now on to this slot.
 point() {
     put 0644 root:root "$UPSTREAM" <<TEXT
-# The slot that serves: upgrade.sh and rollback.sh write this file and reload nginx.
-server unix:/run/gatehouse-$1/gatehouse.sock;
+# The slot that serves: upgrade.sh and rollback.sh write this file and reload nginx. Twice: see gatehouse-proxy.conf.
+server unix:/run/gatehouse-$1/gatehouse.sock max_fails=0;
+server unix:/run/gatehouse-$1/gatehouse.sock max_fails=0;
 TEXT
     nginx -q -t || return 1
     systemctl reload nginx
