@@ -17,7 +17,8 @@ yes=
 dry_run=
 changed=0
 work=$(mktemp -d /tmp/gatehouse.XXXXXXXX)
-trap 'rm -rf -- "$work"' EXIT
+building= # half a release: it goes with the script
+trap 'rm -rf -- "$work" ${building:+"$building"}' EXIT
 
 need_root() { ((EUID == 0)) || die "run it as root: sudo $me …"; }
 
@@ -95,7 +96,7 @@ fetch() {
         git clone --quiet --depth 1 --branch "$tag" -- "$source" "$to" 2>&1 || die "$source has no tag $tag, or cannot be reached"
     elif [[ -d $source ]]; then
         tar -C "$source" --exclude=.git --exclude=./.venv --exclude=./var --exclude=./release --exclude=__pycache__ \
-            --exclude='*.pyc' --exclude='*.mo' -cf - . | tar -C "$to" -xf - --no-same-owner
+            --exclude='*.pyc' --exclude='*.mo' -cf - . | tar -C "$to" -xf - --no-same-owner || die "$source cannot be copied: see above. What runs goes on as it was"
     elif [[ -f $source && $source == *.zip ]]; then
         python3 -m zipfile -e "$source" "$to" || die "$source cannot be unpacked"
     elif [[ -f $source ]]; then
@@ -129,7 +130,9 @@ build() {
     id=$(release_id "$draft")
     release=$OPT/releases/$id
     [[ ! -f $release/release ]] || return 0
+    building=$release
     run "build the release $id in $release (a minute)" _build "$draft" "$id"
+    building=
 }
 
 _build() {
@@ -237,7 +240,8 @@ portal_host() { sed -n 's#^PORTAL_URL=https://\([^:/]*\).*#\1#p' "$ETC/gatehouse
 # point SLOT: nginx sends what comes from now on to this slot.
 point() {
     put 0644 root:root "$UPSTREAM" <<TEXT
-# The slot that serves: upgrade.sh and rollback.sh write this file and reload nginx. Twice: see gatehouse-proxy.conf.
+# The slot that serves: upgrade.sh and rollback.sh write this file and reload nginx. Why three times: see gatehouse-proxy.conf.
+server unix:/run/gatehouse-$1/gatehouse.sock max_fails=0;
 server unix:/run/gatehouse-$1/gatehouse.sock max_fails=0;
 server unix:/run/gatehouse-$1/gatehouse.sock max_fails=0;
 TEXT

@@ -5,6 +5,7 @@ replaced; the socket stays open meanwhile, and what comes in waits in it.
 """
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import signal
@@ -25,7 +26,7 @@ THREADS = 8
 EVERY = 1.0  # seconds between two signs of life
 HANGS = 30.0  # seconds: nginx waits no longer for an answer
 SILENT = 15  # signs that a worker may miss before it is replaced
-STARTING = 60  # and a new one, which has yet to load everything
+STARTING = 45  # and a new one
 
 _SIGN = struct.Struct("i")  # a process's number
 
@@ -116,13 +117,13 @@ class Server(MPServer):
 
     def _load(self) -> Worker:
         """In the worker's own process."""
-        from portal.wsgi import application
+        from portal.wsgi import application  # which is loaded already
 
         return Worker(application, self._write)
 
     def _respawn_workers(self, *args: Any, **kwargs: Any) -> None:
         super()._respawn_workers(*args, **kwargs)
-        if self.is_ready:  # granian would give up, and close the socket, if one died twice within six seconds
+        if self.is_ready:  # granian would give up, and close the socket, where one died twice within six seconds
             self.respawned_wrks.clear()
 
     def _heard(self) -> set[int]:
@@ -140,7 +141,8 @@ class Server(MPServer):
                 notify("READY=1")
             if heard:
                 notify("WATCHDOG=1")
-            self._count(heard)
+            if not self.interrupt_signal:  # who is stopping has 20 s to end its requests
+                self._count(heard)
 
     def _count(self, heard: set[int]) -> None:
         """Counts looks, not seconds: while the machine stands still nobody misses one."""
@@ -150,6 +152,7 @@ class Server(MPServer):
             self.missed[number] = 0 if number in heard else before.get(number, SILENT - STARTING) + 1
             if self.missed[number] > SILENT:
                 self._replace(worker)
+                self.missed[number] = SILENT - STARTING
 
     def _replace(self, worker: Any) -> None:
         logger.error("Worker %d hangs: it is killed, another takes its place.", worker.inner.pid)
@@ -161,7 +164,8 @@ class Server(MPServer):
 
 
 def main() -> None:
-    multiprocessing.set_start_method("fork")  # a worker has the pipe from here
+    multiprocessing.set_start_method("fork")  # a worker has everything from here, and answers at once
+    importlib.import_module("portal.wsgi")
     Server(Path(sys.argv[1]), int(os.environ.get("GRANIAN_WORKERS", "2"))).run()
 
 

@@ -1,10 +1,11 @@
 """A bare machine, installed, upgraded under load, rolled back, taken away: `make deploy-test`, in this order.
 
-UPGRADES=10 has it upgraded ten times in a row under load, to and fro between two releases.
+UPGRADES=10 REQUESTS=20000 has it upgraded ten times in a row under load, to and fro between two releases.
 """
 
 import os
 import re
+import time
 from itertools import pairwise
 
 import pytest
@@ -13,6 +14,7 @@ from tests.deploy.site import Site
 
 pytestmark = pytest.mark.deploy
 UPGRADES = int(os.environ.get("UPGRADES", "1"))
+REQUESTS = int(os.environ.get("REQUESTS", "0"))  # at least so many while they happen
 IDS = re.compile(r"\d+\.\d+\.\d+-[0-9a-f]{10}")
 
 
@@ -26,13 +28,7 @@ def test_a_bare_machine_becomes_a_portal_by_one_command_and_its_operator_signs_i
 
 
 def test_the_owner_of_a_first_tenant_signs_in_there(site: Site) -> None:
-    manage = "/usr/local/sbin/gatehouse"
-    site.machine.run(manage, "tenant", "add", "acme", "Acme")
-    site.machine.run(manage, "user", "add", "olivia", "olivia@acme.example", "--verified")
-    site.machine.run(manage, "member", "add", "acme", "olivia", "--role", "owner")
-    link = re.search(r"https://login\.example\.com/\S+", site.machine.run(manage, "user", "link", "olivia"))
-    assert link
-    site.machine.visit("set-password", site.authority, link[0])
+    site.settle()
 
 
 def test_a_second_run_changes_nothing_and_says_so(site: Site) -> None:
@@ -60,13 +56,18 @@ def test_the_jobs_of_the_night_run(site: Site) -> None:
 
 
 def test_an_upgrade_under_load_fails_no_request_and_signs_nobody_out(site: Site) -> None:
-    served = [site.release()]
+    served, seconds = [site.release()], list[float]()
     with site.under_load() as met:
         for count in range(UPGRADES):
-            said = site.machine.run(f"/shared/{('next', 'first')[count % 2]}/deploy/upgrade.sh")
+            site.wait_for_requests(REQUESTS * count // UPGRADES)
+            began = time.monotonic()
+            said = site.machine.run(f"/shared/{site.other()}/deploy/upgrade.sh")
+            seconds.append(round(time.monotonic() - began, 1))
             served.append(site.release())
             assert f"{served[-1]} serves." in said
-    assert met["failed"] == []
+        site.wait_for_requests(REQUESTS)
+    print(f"{site.database}: {UPGRADES} upgrades, seconds: {seconds}")
+    assert (met["failed"], met["wrong"]) == ([], [])
     assert min(met["kinds"].get(kind, 0) for kind in ("read", "sign-in", "hand-off", "end")) > 0
     assert all(before != after for before, after in pairwise(served))
     site.machine.visit("still-in", site.authority)
