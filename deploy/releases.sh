@@ -292,20 +292,58 @@ switch_to() {
         snippets_of "$from" >/dev/null
         point "$old" >/dev/null || true
         nginx_settled
+        systemctl --quiet disable "gatehouse@$new"
         systemctl stop "gatehouse@$new" || true
         ln -sfn -- "$from" "$OPT/$new" # what does not work must not be there to be started
         return 1
     fi
-    ln -sfn -- "$from" "$OPT/previous"
-    ln -sfn -- "$to" "$OPT/current"
-    systemctl --quiet enable "gatehouse@$new"
-    systemctl --quiet disable "gatehouse@$old"
+    settle "$new"
+}
+
+# settle SLOT: this is what serves, after a boot too; the other slot stops.
+settle() {
+    local to other from
+    to=$(readlink -f "$OPT/$1")
+    other=$(other_slot "$1")
+    from=$(readlink -f "$OPT/$other")
+    if [[ $(readlink -f "$OPT/current") != "$to" ]]; then
+        ln -sfn -- "$from" "$OPT/previous"
+        ln -sfn -- "$to" "$OPT/current"
+    fi
+    systemctl --quiet enable "gatehouse@$1"
+    systemctl --quiet disable "gatehouse@$other"
     nginx_settled
-    systemctl stop "gatehouse@$old"
+    systemctl stop "gatehouse@$other"
+}
+
+# recover: ends what a run that was killed has left half done. The slot that nginx's file names is to serve, if it can.
+recover() {
+    local slot other to
+    slot=$(live_slot)
+    other=$(other_slot "$slot")
+    to=$(readlink -f "$OPT/$slot")
+    if [[ $(readlink -f "$OPT/current") == "$to" ]] && systemctl --quiet is-enabled "gatehouse@$slot" &&
+        ! systemctl --quiet is-enabled "gatehouse@$other" 2>/dev/null && ! systemctl --quiet is-active "gatehouse@$other"; then
+        return
+    fi
+    [[ -z $dry_run ]] || die "an upgrade or a rollback was broken off; the next one ends it first"
+    say "An upgrade or a rollback was broken off: end it."
+    systemctl start "gatehouse@$slot" || true
+    if answers "$slot" "$to"; then
+        point "$slot" >/dev/null || die "nginx did not take its configuration: nginx -t"
+    else
+        slot=$other
+        systemctl start "gatehouse@$slot" || true
+        answers "$slot" "$(readlink -f "$OPT/$slot")" || die "neither slot is ready: $reason"
+        point "$slot" >/dev/null || die "nginx did not take its configuration: nginx -t"
+    fi
+    settle "$slot"
+    say "$(id_of "$(readlink -f "$OPT/$slot")") serves."
 }
 
 change_over() {
     say "nginx changes over to the slot $1."
+    systemctl --quiet enable "gatehouse@$1" # a machine that boots in between starts both
     snippets_of "$2" >/dev/null
     reason="nginx did not take its configuration: nginx -t"
     point "$1" >/dev/null || return 1

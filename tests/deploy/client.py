@@ -27,7 +27,8 @@ from requests.cookies import get_cookie_header
 PORTAL = "https://login.example.com"
 TENANT = "https://acme.example.com"
 PAGES = (f"{PORTAL}/account/", f"{TENANT}/")  # of somebody who is signed in
-READ = (*PAGES, f"{PORTAL}/readyz", f"{PORTAL}/api/v1/session", f"{TENANT}/_portal/whoami")
+ASKED = (f"{PORTAL}/api/v1/session", f"{TENANT}/_portal/whoami")  # by scripts and open tabs, more often than pages
+READ = (*PAGES, *ASKED * 3)
 PEOPLE = [f"person-{n:02}" for n in range(20)]  # many: whose sign-in a dying worker leaves unanswered has it counted as an attempt
 PASSWORD = "a portal on a bare machine"
 
