@@ -1,4 +1,4 @@
-"""A booted machine for `make check`: installed on PostgreSQL, upgraded under load, maltreated, taken away.
+"""A booted machine for `make check`: what is essential, on PostgreSQL.
 
 Where no machine can be booted it says so, with the reason. With CI=true only a refusal from outside the project is one: a package
 that is missing is an error.
@@ -9,8 +9,6 @@ import subprocess
 import sys
 
 from tests.deploy.machine import Refused, lacking, try_to_boot
-
-FILES = ("tests/deploy/test_install.py", "tests/deploy/test_survival.py")
 
 
 def main() -> int:
@@ -23,7 +21,7 @@ def main() -> int:
     except Refused as refused:
         print(f"== tests on a booted machine: NOT RUN. This machine boots no other:\n{refused}\n== NOT RUN", flush=True)
         return 0
-    command = [sys.executable, "-m", "pytest", "-m", "deploy", "--quiet", *FILES, "-k", "local", *sys.argv[1:]]
+    command = [sys.executable, "-m", "pytest", "-m", "essential", "--quiet", "tests/deploy", "-k", "local", *sys.argv[1:]]
     return subprocess.run(command, check=False).returncode
 
 

@@ -36,6 +36,7 @@ def until(reached: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.essential
 def test_workers_that_are_killed_fail_no_request(portal: Site) -> None:
     """One at a time, and now and then all of them; the next as soon as they are replaced."""
     with portal.under_load() as met:
@@ -86,6 +87,7 @@ def watchdog(portal: Site, seconds: str) -> Iterator[None]:
     portal.machine.run("systemctl", "daemon-reload")
 
 
+@pytest.mark.essential
 def test_a_database_that_restarts_is_a_calm_503_at_most_and_nothing_is_lost(portal: Site) -> None:
     """Orderly, at once, and by a kill. Every sign-in, hand-off and end that was answered is as it was told."""
     if portal.database != "local":
