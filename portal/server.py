@@ -50,6 +50,16 @@ def is_answered(path: Path) -> bool:
     return False
 
 
+def in_one_piece(answer: Any) -> Iterable[bytes]:
+    """Head and body leave together, or a worker that dies between them has begun what nginx cannot ask another for."""
+    if getattr(answer, "streaming", True):
+        return answer  # type: ignore[no-any-return]
+    try:
+        return [b"".join(answer)]
+    finally:
+        answer.close()
+
+
 class Worker:
     """The application as a worker runs it: gives a sign of life each second, unless every thread hangs in a request."""
 
@@ -63,7 +73,7 @@ class Worker:
         thread = threading.get_ident()
         self.began[thread] = time.monotonic()
         try:
-            return self.application(environ, start_response)
+            return in_one_piece(self.application(environ, start_response))
         finally:
             del self.began[thread]
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from django.http import HttpResponse, StreamingHttpResponse
 
-from portal.server import HANGS, THREADS, Worker, is_answered
+from portal.server import HANGS, THREADS, Worker, in_one_piece, is_answered
 
 ROOT = Path(__file__).parent.parent
 
@@ -80,7 +81,7 @@ def test_a_worker_that_is_killed_as_soon_as_it_is_there_does_not_end_the_server(
 
 def test_a_worker_with_a_thread_to_spare_lives_and_one_without_hangs() -> None:
     read, write = os.pipe()
-    worker = Worker(lambda environ, start_response: [b"done"], write)
+    worker = Worker(lambda environ, start_response: [b"done"], write)  # no answer of Django's: as it is
     assert worker({}, None) == [b"done"]
     assert worker.began == {}
     assert int.from_bytes(os.read(read, 4), sys.byteorder) == os.getpid()
@@ -91,3 +92,12 @@ def test_a_worker_with_a_thread_to_spare_lives_and_one_without_hangs() -> None:
     assert not worker.hangs()
     worker.began[THREADS] = long_ago
     assert worker.hangs()
+
+
+def test_an_answer_leaves_in_one_piece_and_is_closed() -> None:
+    closed = []
+    answer = HttpResponse(["one ", "two"])
+    answer._resource_closers.append(lambda: closed.append(True))  # type: ignore[attr-defined]
+    assert (in_one_piece(answer), closed) == ([b"one two"], [True])
+    stream = StreamingHttpResponse([b"one ", b"two"])
+    assert in_one_piece(stream) is stream
