@@ -10,16 +10,17 @@ ARGS ?=
 # Everything that a shell runs.
 SCRIPTS := .ci/run deploy/gatehouse deploy/with-credentials $(wildcard deploy/*.sh)
 
-.PHONY: help run texts test check deploy-test lint types django asvs bench races shots lock clean
+.PHONY: help run texts test check deploy-check deploy-test deploy-proof lint types django asvs bench races shots lock clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make run     the demo, at http://login.portal.localhost:8000 (PORT=… for another port)"
 	@echo "make test    the tests; skips what this machine has no package for, and says so"
-	@echo "make check   all that must be green before a commit: lint, types, django, test"
-	@echo "make deploy-test   install, upgrade, restore on a real systemd, and the container (as root; debootstrap, systemd-container, nginx,"
-	@echo "             buildah, podman, runc; DEBIAN=trixie)"
+	@echo "make check   all that must be green before a commit: lint, types, django, test, deploy-check"
+	@echo "make deploy-check   a booted machine, installed, upgraded under load, maltreated (as root; debootstrap, systemd-container)"
+	@echo "make deploy-test    more of it, on both databases, and the container (nginx, buildah, podman, runc; DEBIAN=trixie)"
+	@echo "make deploy-proof   the long form, with its figures (an hour)"
 	@echo "make asvs    which requirements of the OWASP ASVS have a test that proves them (ARGS=--open: which not; ARGS=--tests: by which)"
 	@echo "make bench   how fast it is; make races: the long races; make shots: the pictures of the README"
 	@echo "make texts   collect what pages and mails say for the translators (portal/locale/); needs GNU gettext"
@@ -32,10 +33,16 @@ run: $(VENV)/.run $(VENV)/.texts
 test: $(VENV)/.dev $(VENV)/.texts
 	@$(PY) -m tests $(ARGS)
 
-check: lint types django test
+check: lint types django test deploy-check
+
+deploy-check: $(VENV)/.dev $(VENV)/.texts
+	@$(PY) -m tests.deploy $(ARGS)
 
 deploy-test: $(VENV)/.dev $(VENV)/.texts
 	@$(PY) -m pytest -m deploy tests/deploy $(ARGS)
+
+deploy-proof: $(VENV)/.dev $(VENV)/.texts
+	@UPGRADES=10 REQUESTS=20000 KILLS=100 RESTARTS=20 FAULTS=all $(PY) -m pytest -m deploy -s --durations=0 tests/deploy $(ARGS)
 
 lint: $(VENV)/.dev
 	@echo "== lint"

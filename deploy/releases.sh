@@ -17,7 +17,8 @@ yes=
 dry_run=
 changed=0
 work=$(mktemp -d /tmp/gatehouse.XXXXXXXX)
-trap 'rm -rf -- "$work"' EXIT
+building= # half a release: it goes with the script
+trap 'rm -rf -- "$work" ${building:+"$building"}' EXIT
 
 need_root() { ((EUID == 0)) || die "run it as root: sudo $me …"; }
 
@@ -97,7 +98,7 @@ fetch() {
         git clone --quiet --depth 1 --branch "$tag" -- "$source" "$to" 2>&1 || die "$source has no tag $tag, or cannot be reached"
     elif [[ -d $source ]]; then
         tar -C "$source" --exclude=.git --exclude=./.venv --exclude=./var --exclude=./release --exclude=__pycache__ \
-            --exclude='*.pyc' --exclude='*.mo' -cf - . | tar -C "$to" -xf - --no-same-owner
+            --exclude='*.pyc' --exclude='*.mo' -cf - . | tar -C "$to" -xf - --no-same-owner || die "$source cannot be copied: see above. What runs goes on as it was"
     elif [[ -f $source && $source == *.zip ]]; then
         python3 -m zipfile -e "$source" "$to" || die "$source cannot be unpacked"
     elif [[ -f $source ]]; then
@@ -132,7 +133,9 @@ build() {
     id=$(release_id "$draft")
     release=$OPT/releases/$id
     [[ ! -f $release/release ]] || return 0
+    building=$release
     run "build the release $id in $release (a minute)" _build "$draft" "$id"
+    building=
 }
 
 _build() {
@@ -166,7 +169,7 @@ share_static() {
     tar -C "$2/var/static" -cf - . | tar -C "$1/var/static" --skip-old-files -xf -
 }
 
-live_slot() { [[ ! -f $UPSTREAM ]] || sed -n 's#.*gatehouse-\(blue\|green\)/.*#\1#p' "$UPSTREAM"; }
+live_slot() { [[ ! -f $UPSTREAM ]] || sed -n '0,/^server/s#^server .*gatehouse-\(blue\|green\)/.*#\1#p' "$UPSTREAM"; }
 other_slot() { if [[ $1 == blue ]]; then say green; else say blue; fi; }
 id_of() { cat -- "$1/release"; }
 
@@ -253,8 +256,10 @@ portal_host() { sed -n 's#^PORTAL_URL=https://\([^:/]*\).*#\1#p' "$ETC/gatehouse
 # point SLOT: nginx sends what comes from now on to this slot.
 point() {
     put 0644 root:root "$UPSTREAM" <<TEXT
-# The slot that serves: upgrade.sh and rollback.sh write this file and reload nginx.
-server unix:/run/gatehouse-$1/gatehouse.sock;
+# The slot that serves: upgrade.sh and rollback.sh write this file and reload nginx. Why three times: see gatehouse-proxy.conf.
+server unix:/run/gatehouse-$1/gatehouse.sock max_fails=0;
+server unix:/run/gatehouse-$1/gatehouse.sock max_fails=0;
+server unix:/run/gatehouse-$1/gatehouse.sock max_fails=0;
 TEXT
     nginx -q -t || return 1
     systemctl reload nginx
@@ -303,20 +308,58 @@ switch_to() {
         snippets_of "$from" >/dev/null
         point "$old" >/dev/null || true
         nginx_settled
+        systemctl --quiet disable "gatehouse@$new"
         systemctl stop "gatehouse@$new" || true
         ln -sfn -- "$from" "$OPT/$new" # what does not work must not be there to be started
         return 1
     fi
-    ln -sfn -- "$from" "$OPT/previous"
-    ln -sfn -- "$to" "$OPT/current"
-    systemctl --quiet enable "gatehouse@$new"
-    systemctl --quiet disable "gatehouse@$old"
+    settle "$new"
+}
+
+# settle SLOT: this is what serves, after a boot too; the other slot stops.
+settle() {
+    local to other from
+    to=$(readlink -f "$OPT/$1")
+    other=$(other_slot "$1")
+    from=$(readlink -f "$OPT/$other")
+    if [[ $(readlink -f "$OPT/current") != "$to" ]]; then
+        ln -sfn -- "$from" "$OPT/previous"
+        ln -sfn -- "$to" "$OPT/current"
+    fi
+    systemctl --quiet enable "gatehouse@$1"
+    systemctl --quiet disable "gatehouse@$other"
     nginx_settled
-    systemctl stop "gatehouse@$old"
+    systemctl stop "gatehouse@$other"
+}
+
+# recover: ends what a run that was killed has left half done. The slot that nginx's file names is to serve, if it can.
+recover() {
+    local slot other to
+    slot=$(live_slot)
+    other=$(other_slot "$slot")
+    to=$(readlink -f "$OPT/$slot")
+    if [[ $(readlink -f "$OPT/current") == "$to" ]] && systemctl --quiet is-enabled "gatehouse@$slot" &&
+        ! systemctl --quiet is-enabled "gatehouse@$other" 2>/dev/null && ! systemctl --quiet is-active "gatehouse@$other"; then
+        return
+    fi
+    [[ -z $dry_run ]] || die "an upgrade or a rollback was broken off; the next one ends it first"
+    say "An upgrade or a rollback was broken off: end it."
+    systemctl start "gatehouse@$slot" || true
+    if answers "$slot" "$to"; then
+        point "$slot" >/dev/null || die "nginx did not take its configuration: nginx -t"
+    else
+        slot=$other
+        systemctl start "gatehouse@$slot" || true
+        answers "$slot" "$(readlink -f "$OPT/$slot")" || die "neither slot is ready: $reason"
+        point "$slot" >/dev/null || die "nginx did not take its configuration: nginx -t"
+    fi
+    settle "$slot"
+    say "$(id_of "$(readlink -f "$OPT/$slot")") serves."
 }
 
 change_over() {
     say "nginx changes over to the slot $1."
+    systemctl --quiet enable "gatehouse@$1" # a machine that boots in between starts both
     snippets_of "$2" >/dev/null
     reason="nginx did not take its configuration: nginx -t"
     point "$1" >/dev/null || return 1

@@ -32,6 +32,8 @@ need_root
 lock
 slot=$(live_slot)
 [[ -n $slot ]] || die "Gatehouse is not installed here: install.sh does that"
+recover
+slot=$(live_slot)
 [[ -L $OPT/previous ]] || die "there is no release to go back to: nothing was upgraded yet"
 release=$(readlink -f "$OPT/previous")
 [[ -f $release/release ]] || die "the release before is not there any more: upgrade.sh with its source brings it back"

@@ -56,6 +56,8 @@ need_root
 lock
 slot=$(live_slot)
 [[ -n $slot ]] || die "Gatehouse is not installed here: install.sh does that"
+recover
+slot=$(live_slot)
 old=$(readlink -f "$OPT/$slot")
 answers "$slot" "$old" || die "before an upgrade the release that serves must be well: $reason"
 

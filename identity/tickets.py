@@ -15,7 +15,7 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponseBase
 
 from identity import clock, crypto, sessions
-from identity.models import Session, Ticket
+from identity.models import Event, Session, Ticket
 from tenants import policy
 from tenants.models import Tenant
 
@@ -162,6 +162,19 @@ def redeem(
         if browser.digest in old.browsers:
             _replace(old, branch, request)
     return Redeemed(branch, key)
+
+
+def take_back(request: HttpRequest, tenant: Tenant) -> bool:
+    """Has this very request opened a branch before? Then that one ends: nobody ever got its key.
+
+    nginx asks again, under the same id, what a worker that died has not answered. No browser can choose that id.
+    """
+    lately = Event.objects.filter(tenant=tenant, kind="branch_opened", at__gt=clock.now() - policy.TICKET)
+    event = lately.filter(request_id=getattr(request, "id", None)).select_related("subject").first()
+    if event is None or event.session is None:
+        return False
+    sessions.end(Session.objects.filter(pk=event.session), by=event.subject, reason=sessions.Reason.SIGNED_OUT, request=request)
+    return True
 
 
 def void_all() -> int:

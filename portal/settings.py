@@ -234,7 +234,10 @@ if "sqlite" in _database["ENGINE"]:
     )
     _database["CONN_MAX_AGE"] = None  # one connection a thread; opening one costs more than a query
 else:
-    _database.setdefault("OPTIONS", {})["pool"] = {"min_size": 2, "max_size": _number("DATABASE_POOL", "16", 2, 1000), "timeout": 10}
+    # While PostgreSQL restarts a request waits for it, for `timeout` seconds; then it is a 503. `reconnect_timeout` seconds bound the
+    # pauses between two tries to connect, which would else grow with the time that it is away.
+    _pool = {"min_size": 2, "max_size": _number("DATABASE_POOL", "16", 2, 1000), "timeout": 5, "reconnect_timeout": 5}
+    _database.setdefault("OPTIONS", {})["pool"] = _pool
     _database["CONN_HEALTH_CHECKS"] = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

@@ -41,6 +41,7 @@ os.environ["PORT"] = "8000"
 if "PYTEST_XDIST_WORKER" not in os.environ:
     folder = tempfile.TemporaryDirectory(prefix="gatehouse-tests-", dir=in_memory())
     atexit.register(folder.cleanup)
+    os.chmod(folder.name, 0o711)  # noqa: S103 # root's tests start servers in there as other users
     os.environ["STATIC_ROOT"] = f"{folder.name}/static"
     if os.environ.get("TEST_DATABASE", "sqlite") == "postgres":
         from tests.servers import PostgreSQL

@@ -53,6 +53,20 @@ def test_a_ticket_opens_once(cast: dict[str, User], visitor: Open) -> None:
     assert Event.objects.filter(kind="hand_off_refused").count() == 1
 
 
+def test_a_hand_off_whose_answer_got_lost_with_its_worker_begins_anew(
+    cast: dict[str, User], visitor: Open, settings: pytest.FixtureRequest
+) -> None:
+    settings.TRUSTED_PROXIES = ["127.0.0.1"]  # type: ignore[attr-defined]
+    dave = visitor("dave")
+    address = ticket_for(dave)
+    dave.get(address, follow=False, HTTP_X_REQUEST_ID="a" * 32)
+    dave.cookies = [cookie for cookie in dave.cookies if cookie.name != "session"]
+    assert dave.get(address, follow=False, HTTP_X_REQUEST_ID="b" * 32).status_code == 403
+    assert dave.get(address, HTTP_X_REQUEST_ID="a" * 32).status_code == 200
+    assert dave.url == tenant_url("acme")
+    assert Session.objects.filter(tenant__slug="acme", ended_at=None).count() == 1
+
+
 @pytest.mark.asvs("9.2.1")
 def test_a_late_ticket_opens_nothing(cast: dict[str, User], visitor: Open) -> None:
     dave = visitor("dave")

@@ -22,7 +22,7 @@ from identity import addresses, backends, checkup, events, factors, forgotten, h
 from identity.management import doctor, wire
 from identity.management.doctor import names
 from identity.models import User
-from portal import tenant_urls, urls
+from portal import server, tenant_urls, urls
 from tenants import logos, policy
 from tenants import models as places
 from tests.browser.site import secret_keys
@@ -119,20 +119,20 @@ def nginx(name: str, directive: str) -> str:
 @pytest.mark.asvs("13.1.1", "13.1.2", "13.1.3", "13.2.6")
 def test_the_connections_are_these_and_keep_their_limits() -> None:
     pool = in_production()["pool"]
-    unit = (ROOT / "deploy" / "gatehouse@.service").read_text()
-    at_once, in_line = re.findall(r"--backpressure (\d+)", unit), re.findall(r"--backlog (\d+)", unit)
-    server, proxy = "nginx-server.conf", "nginx-proxy.conf"
-    sending = f"{nginx(server, 'send_timeout')} to send"
+    site, proxy = "nginx-server.conf", "nginx-proxy.conf"
+    tries = re.search(r"proxy_next_upstream_tries (\d+);", (ROOT / "deploy" / proxy).read_text())
+    assert tries
+    sending = f"{nginx(site, 'send_timeout')} to send"
     expected = {
         "browser to nginx": (
-            f"{nginx(server, 'client_header_timeout')} for headers, {nginx(server, 'client_body_timeout')} for a body, {sending}",
+            f"{nginx(site, 'client_header_timeout')} for headers, {nginx(site, 'client_body_timeout')} for a body, {sending}",
             "nginx's `worker_connections`",
             "by the visitor",
         ),
         "nginx to Gatehouse": (
             f"{nginx(proxy, 'proxy_connect_timeout')} to connect, {nginx(proxy, 'proxy_read_timeout')} for an answer",
-            f"{at_once[0]} for each worker, {in_line[0]} in line",
-            "never",
+            f"{server.AT_ONCE} for each worker, {server.IN_LINE} in line",
+            f"{tries[1]} tries, where a worker ended",
         ),
         "Gatehouse to PostgreSQL": (
             f"{spell(pool['timeout'])} for a place",

@@ -1,18 +1,24 @@
 """Refusals, calm: JSON for JSON."""
 
+import logging
 import math
+import sys
 from urllib.parse import urlencode
 
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
+from django.template.loader import render_to_string
 
 from identity import events
 from identity.ledger import AddressFull
 from tenants.text import clean
 
+log = logging.getLogger("gatehouse.database")
+
 
 def _wants_json(request: HttpRequest) -> bool:
-    return request.path.startswith("/api/") or request.path == "/_portal/whoami"
+    return request.path.startswith("/api/") or request.path in {"/_portal/whoami", "/_portal/check"}
 
 
 def route(request: HttpRequest) -> str:
@@ -67,10 +73,25 @@ def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpR
     return render(request, "403.html", status=403)
 
 
+def no_database(request: HttpRequest) -> HttpResponse:
+    """The database does not answer, or not in time. One line in the log, no traceback for each request."""
+    log.error("The database does not answer: %s", sys.exception())
+    headers = {"Retry-After": "5"}
+    if _wants_json(request):
+        response: HttpResponse = JsonResponse({"error": "Try again"}, status=503, headers=headers)
+    else:
+        response = HttpResponse(render_to_string("503.html"), status=503, headers=headers)
+    response._has_been_logged = True  # type: ignore[attr-defined]
+    return response
+
+
 def broken(request: HttpRequest) -> HttpResponse:
-    """Something of ours failed. The page needs no database and says the request id that the log has."""
+    """Something of ours failed, wherever: Django calls this while it handles the exception.
+
+    The page needs no database and says the request id that the log has.
+    """
+    if isinstance(sys.exception(), (OperationalError, InterfaceError)):
+        return no_database(request)
     if _wants_json(request):
         return JsonResponse({"error": "Internal error"}, status=500)
-    from django.template.loader import render_to_string
-
     return HttpResponse(render_to_string("500.html", {"request_id": getattr(request, "id", "")}), status=500)

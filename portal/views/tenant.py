@@ -86,6 +86,8 @@ def finish(request: SessionRequest) -> HttpResponse:
         if refused.opened and request.session.row is not None:  # reloaded, or gone back to
             events.record("hand_off_refused", request=request, tenant=tenant, subject=request.session.row.user, reason=str(refused))
             return redirect(_back_to(request, state.next if state else ""))
+        if state and tickets.take_back(request, tenant):
+            return redirect(f"/_portal/start?again=1&next={quote(_back_to(request, state.next), safe='')}")
         return _refuse(request, str(refused), state.next if state else "")
     response = redirect(_back_to(request, state.next))
     request.session = SessionStore.born(redeemed.branch, redeemed.key)

@@ -165,12 +165,10 @@ class SocketPortal(Portal):
             "PORTAL_URL": url,
             "TENANT_DOMAIN": "gate.test",
             "SIGNUP": "open",
+            "GRANIAN_WORKERS": "1",
             **secret_keys(),
         }
-        command = [
-            sys.executable, "-m", "granian", "--interface", "wsgi", "--uds", str(self.socket),
-            "--workers", "1", "--blocking-threads", "8", "--no-ws", "portal.wsgi:application",
-        ]  # fmt: skip
+        command = [sys.executable, "-m", "portal.server", str(self.socket)]
         self._output = self.log.open("w")
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=self.environment, stdout=self._output, stderr=subprocess.STDOUT, start_new_session=True

@@ -1,4 +1,4 @@
-"""The booted machine that the tests of a file share."""
+"""The booted machine that the tests share: one for each database."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from tests.deploy.machine import Machine, lacking
 from tests.deploy.site import Site, certificate, copy
 
 
-@pytest.fixture(scope="module", params=["sqlite", "local"])
+@pytest.fixture(scope="session", params=["sqlite", "local"])
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Not installed yet. In /shared: `first` and `next`, two releases; `broken`, one that does not start."""
     if lack := lacking():
@@ -23,3 +23,12 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     certificate(shared)
     with Machine(folder, shared) as machine:
         yield Site(machine, shared, request.param)
+
+
+@pytest.fixture
+def portal(site: Site) -> Site:
+    """Installed, with its people; if no test before has done that, it is done now."""
+    if site.machine.try_("test", "-e", "/opt/gatehouse/current").returncode != 0:
+        site.install()
+        site.settle()
+    return site

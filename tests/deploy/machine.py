@@ -1,11 +1,13 @@
 """A bare Debian with a systemd of its own, booted by systemd-nspawn, without a network: packages come from its own cache."""
 
+import fcntl
 import hashlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +18,10 @@ PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
 SUITE = os.environ.get("DEBIAN", "bookworm")  # or another of these
 # What install.sh may ask for, and GnuPG for encrypted copies; downloaded into the root's cache and not installed.
 PACKAGES = ("python3", "python3-venv", "nginx", "curl", "openssl", "postgresql", "git", "gnupg", "certbot", "pebble")
+
+
+class Refused(Exception):
+    """This machine cannot boot another, for a reason outside the project; the text has what was tried and what it said."""
 
 
 def lacking() -> str:
@@ -37,23 +43,31 @@ def cache() -> Path:
 
 
 def bare_root() -> Path:
-    """A Debian with systemd and nothing else. Made once (a minute)."""
+    """A Debian with systemd and nothing else. Made once (a minute). Raises Refused."""
     root = cache() / f"{SUITE}-{hashlib.sha256(' '.join(PACKAGES).encode()).hexdigest()[:8]}"
-    if root.exists():
-        return root
+    with (cache() / "lock").open("w") as lock:  # .ci/run makes it while other tests run
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not root.exists():
+            _make(root)
+    return root
+
+
+def _make(root: Path) -> None:
     draft = root.with_suffix(".new")
     shutil.rmtree(draft, ignore_errors=True)
-    subprocess.run(
-        ["debootstrap", "--variant=minbase", "--include=systemd,systemd-sysv,dbus,ca-certificates,iproute2", SUITE, draft],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    shutil.copy("/etc/resolv.conf", draft / "etc/resolv.conf")
     fetch = f"apt-get -qq update && apt-get -qq install --download-only --no-install-recommends {' '.join(PACKAGES)}"
-    subprocess.run(["chroot", draft, "sh", "-c", fetch], check=True, stdout=subprocess.DEVNULL)
+    include = "--include=systemd,systemd-sysv,dbus,ca-certificates,iproute2"
+    _run("debootstrap", "--variant=minbase", include, SUITE, str(draft))
+    shutil.copy("/etc/resolv.conf", draft / "etc/resolv.conf")
+    _run("chroot", str(draft), "sh", "-c", fetch)
     (draft / "etc/resolv.conf").unlink()
     draft.rename(root)
-    return root
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        raise Refused(f"$ {' '.join(command)}\n{''.join(done.stdout.splitlines(keepends=True)[-20:])}")
 
 
 def wheels() -> Path:
@@ -79,8 +93,9 @@ class Machine:
         binds = [f"--bind-ro={shared}:/shared", f"--bind-ro={wheels()}:/wheels"]
         self.log = folder / "boot.log"
         self._output = self.log.open("w")
+        self.command = [*command, *where, *binds]
         self.process = subprocess.Popen(
-            [*command, *where, *binds], stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT, start_new_session=True
+            self.command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT, start_new_session=True
         )
         self._wait()
 
@@ -96,7 +111,7 @@ class Machine:
                 return
             time.sleep(0.3)
         self.stop()
-        raise TimeoutError(f"the machine did not boot:\n{self.log.read_text()}")
+        raise Refused(f"$ {' '.join(self.command)}\n{self.log.read_text()}")
 
     def inside(self, *command: str) -> list[str]:
         """What runs this in there, started from here."""
@@ -150,3 +165,16 @@ class Machine:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
+
+
+def try_to_boot() -> None:
+    """Raises Refused."""
+    with tempfile.TemporaryDirectory(prefix="gatehouse-machine-") as name:
+        folder = Path(name)
+        (folder / "shared").mkdir()
+        with Machine(folder, folder / "shared"):
+            pass
+
+
+if __name__ == "__main__":
+    bare_root()
