@@ -132,11 +132,11 @@ def test_the_readmes_table_is_true() -> None:
     places = [row for row in rows if "`" in row]
     assert len(places) >= 7
     for row in places:
-        files = list(re.findall(r"`([a-z_/]+\.py)`", row))
+        files = list(re.findall(r"`([a-z_/]+\.(?:py|sh))`", row))
         assert files, row
         text = "".join((ROOT / name).read_text() for name in files)
         for function in re.findall(r"`([a-z_]+)`", row):
-            assert re.search(rf"def {function}\b", text), f"{function} is not in {files}"
+            assert re.search(rf"def {function}\b|^{function}\(\)", text, re.MULTILINE), f"{function} is not in {files}"
 
 
 @pytest.mark.asvs("7.1.1")
