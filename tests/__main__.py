@@ -13,6 +13,7 @@ from tests.servers import Missing, find_postgresql
 OF_NO_DATABASE = (
     "browser", "test_structure.py", "test_languages.py", "test_asvs.py", "test_isolation_command.py", "test_front.py", "test_lines_out.py",
     "test_supply.py", "test_regexes.py", "test_security_page.py", "test_operators_page.py", "test_deploy.py", "test_variables.py",
+    "test_server.py",
 )  # fmt: skip
 # Pages and forms whose questions to the database other files ask, too. On both with FULL=1.
 OF_PAGES = (

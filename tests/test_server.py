@@ -94,6 +94,7 @@ def test_a_worker_with_a_thread_to_spare_lives_and_one_without_hangs() -> None:
     assert worker.hangs()
 
 
+@pytest.mark.django_db  # Django closes old connections behind an answer
 def test_an_answer_leaves_in_one_piece_and_is_closed() -> None:
     closed = []
     answer = HttpResponse(["one ", "two"])
