@@ -282,13 +282,11 @@ def load(authority: str, *how: str) -> None:
     print(json.dumps({**said, "told": told, "wrong": wrong(authority, result.witnesses)}))
 
 
-if __name__ == "__main__":
+def go(*verbs: Callable[..., None]) -> None:
+    """Do what the command line says: the name of one of these, with dashes, and what it is given."""
     socket.getaddrinfo = _here
-    verbs: dict[str, Callable[..., None]] = {
-        "sign-up": sign_up,
-        "set-password": set_password,
-        "come-in": come_in,
-        "still-in": still_in,
-        "load": load,
-    }
-    verbs[sys.argv[1]](*sys.argv[2:])
+    {verb.__name__.replace("_", "-"): verb for verb in verbs}[sys.argv[1]](*sys.argv[2:])
+
+
+if __name__ == "__main__":
+    go(sign_up, set_password, come_in, still_in, load)

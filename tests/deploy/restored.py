@@ -2,13 +2,11 @@
 
 import pickle
 import re
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.deploy.client import PASSWORD, PORTAL, Person
+from tests.deploy.client import PASSWORD, PORTAL, Person, go
 from tests.deploy.sitting import code, enrol
 
 
@@ -104,5 +102,4 @@ def remembered(memory: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    verbs: dict[str, Callable[..., None]] = {"before": before, "meanwhile": meanwhile, "after": after, "later": later, "again": again}
-    verbs[sys.argv[1]](*sys.argv[2:])
+    go(before, meanwhile, after, later, again)

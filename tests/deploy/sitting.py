@@ -9,11 +9,10 @@ import html
 import re
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.deploy.client import PASSWORD, PORTAL, TENANT, Person
+from tests.deploy.client import PASSWORD, PORTAL, TENANT, Person, go
 from tests.sink import Sink, text_of
 
 PORT = 2525
@@ -88,5 +87,4 @@ def first_people(authority: str, folder: str, link: str) -> None:
 
 
 if __name__ == "__main__":
-    verbs: dict[str, Callable[..., None]] = {"post-office": post_office, "first-people": first_people}
-    verbs[sys.argv[1]](*sys.argv[2:])
+    go(post_office, first_people)
