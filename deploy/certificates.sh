@@ -367,8 +367,8 @@ case $step in
         ;;
     take) made=$PLACE ;;
     *)
-        /usr/local/sbin/gatehouse hosts --skip-checks --to "$STATE/hosts" </dev/null >/dev/null || die "Gatehouse does not say which hosts there are"
-        prepare "$STATE/hosts"
+        /usr/local/sbin/gatehouse hosts --skip-checks --to - </dev/null >"$work/hosts" || die "Gatehouse does not say which hosts there are"
+        prepare "$work/hosts"
         ;;
 esac
 take "$made"
