@@ -47,6 +47,7 @@ def test_every_unit_gets_its_secrets_from_systemd(unit: Path) -> None:
     text = unit.read_text()
     assert "LoadCredential=gatehouse:/etc/gatehouse/credentials" in text
     assert re.search(r"ExecStart=/opt/gatehouse/(%i|current)/deploy/with-credentials ", text)
+    assert "\nLimitCORE=0\n" in text  # and leaves them in no file when it dies
 
 
 def test_the_containers_get_their_secrets_as_files_which_settings_read() -> None:
