@@ -240,7 +240,8 @@ settings() {
             -e "s/^#GRANIAN_WORKERS=.*/GRANIAN_WORKERS=$(nproc)/" "$from/deploy/gatehouse.env.example"
     fi | sed -e "s#^PORTAL_URL=.*#PORTAL_URL=$portal_url#" -e "s#^TENANT_DOMAIN=.*#TENANT_DOMAIN=$tenant_domain#"
 }
-put 0600 root:root "$ETC/gatehouse.env" < <(settings)
+settings >"$work/settings" # whatever goes wrong in there ends here: the file may have lines that nobody else knows
+put 0600 root:root "$ETC/gatehouse.env" <"$work/settings"
 
 # From another machine it comes with that one's numbers.
 if [[ -f $ETC/backup.key && $(stat -c %G "$ETC/backup.key") != gatehouse ]]; then

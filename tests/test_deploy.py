@@ -23,6 +23,20 @@ def test_every_script_says_what_it_does(script: Path) -> None:
     assert done.stdout.startswith(f"Usage: {script.name} ")
 
 
+def test_a_file_that_cannot_be_written_is_as_it_was(tmp_path: Path) -> None:
+    """As on a full disk, where somebody looks at what comes back, so that bash goes on after a failure."""
+    (tmp_path / "file").write_text("as it was")
+    (tmp_path / "file").chmod(0o644)
+    commands = (
+        f"source {DEPLOY}/releases.sh; trap '' XFSZ; ulimit -f 0; put 0600 $(id -un):$(id -gn) {tmp_path}/file < <(echo other) || exit 7"
+    )
+    done = subprocess.run(["bash", "-c", commands], capture_output=True, text=True, check=False)
+    assert done.returncode == 7, done.stderr
+    assert f"{tmp_path}/file cannot be written; it is as it was." in done.stderr
+    assert (tmp_path / "file").read_text() == "as it was"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_every_script_refuses_what_it_does_not_know(script: Path) -> None:
     done = subprocess.run(["bash", script, "--no-such-option"], capture_output=True, text=True, check=False)
