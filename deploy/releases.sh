@@ -146,7 +146,7 @@ _build() {
     (($(df --output=avail -k "$OPT" | tail -n 1) > 512 * 1024)) || die "less than 512 MB are free in $OPT. Make room, then run this again; what runs goes on as it was"
     cp -r --no-preserve=mode,ownership -- "$1/." "$release/"
     chmod 0755 "$release"/deploy/*.sh "$release/deploy/gatehouse" "$release/deploy/with-credentials"
-    python3 -m venv "$release/.venv" || die "no virtual environment: apt install python3-venv"
+    python3 -I -m venv "$release/.venv" || die "no virtual environment: apt install python3-venv"
     "$python" -m pip install -qq --disable-pip-version-check --no-input --require-hashes --only-binary :all: \
         -r "$release/requirements.txt" || die "pip could not install the packages: see above. What runs goes on as it was; run this again when pip's index can be reached"
     furnish "$release" || die "the release could not be built: see above. What runs goes on as it was"

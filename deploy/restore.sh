@@ -84,7 +84,8 @@ trap 'exit 1' HUP INT TERM
 # Who may make databases: on a server of this machine root has the user postgres for it.
 admin() {
     if ((EUID == 0)) && [[ ${PGHOST:-/} == /* ]] && getent passwd postgres >/dev/null; then
-        runuser -u postgres -- env -u PGUSER -u PGPASSWORD psql --no-psqlrc --quiet --no-align --tuples-only --set=ON_ERROR_STOP=1 --dbname=postgres "$@"
+        runuser -u postgres -- env -u PGUSER -u PGPASSWORD -u SECRET_KEY -u SECRET_KEY_FALLBACKS -u ENCRYPTION_KEYS -u DATABASE_URL \
+            -u DATABASE_DIRECT_URL -u EMAIL_URL psql --no-psqlrc --quiet --no-align --tuples-only --set=ON_ERROR_STOP=1 --dbname=postgres "$@"
     else
         sql --dbname=postgres "$@"
     fi
@@ -173,7 +174,7 @@ said=$(manage "$address" restored --skip-checks --copy "$(basename -- "$copy")" 
 # An open connection would go on writing into the file that is put aside.
 lite_is_free() {
     [[ -e $lite ]] || return 0
-    "${as_service[@]}" python3 - "$lite" <<'PYTHON'
+    "${as_service[@]}" python3 -I - "$lite" <<'PYTHON'
 import sqlite3, sys
 
 try:

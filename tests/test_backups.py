@@ -342,6 +342,68 @@ def test_nobody_is_surprised_by_a_restore(place: Place, copied: Path) -> None:
     assert place.databases() == [place.name]
 
 
+# --- Whoever runs the portal is not root --------------------------------------------------------------------------------
+
+
+def test_nothing_runs_that_lies_in_the_folder_where_root_stands_or_in_the_services_home(place: Place, copied: Path) -> None:
+    trap = "open(__file__ + '.ran', 'w')"
+    for name in ("urllib", "shlex", "sqlite3"):
+        (place.copies / f"{name}.py").write_text(trap)
+    home = place.copies / f".local/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    home.mkdir(parents=True)
+    (home / "usercustomize.py").write_text(trap)
+    in_the_trap = {"cwd": place.copies, "preexec_fn": lambda: os.environ.update(HOME=str(place.copies))}
+    for script, arguments in (("verify-backup.sh", ["."]), ("backup.sh", ["."]), ("restore.sh", ["--yes", "--no-services", copied.name])):
+        ran = place.script(script, *arguments, **in_the_trap)
+        assert ran.returncode == 0, ran.stderr
+    assert list(place.copies.rglob("*.ran")) == []
+
+
+@pytest.fixture
+def of_nobody(copied: Path) -> Iterator[Path]:
+    """A copy in a folder of another user's, as the service's user has it, seen by root."""
+    if os.getuid() != 0:
+        missing("Only root reads what another user may change meanwhile")
+    with tempfile.TemporaryDirectory(prefix="gatehouse-nobody-") as name:
+        Path(name).chmod(0o755)
+        folder = Path(name, "copies")
+        shutil.copytree(copied.parent, folder)
+        for path in (folder, *folder.iterdir()):
+            shutil.chown(path, "nobody")
+        yield folder / copied.name
+
+
+def as_root(copy: Path, commands: str) -> subprocess.CompletedProcess[str]:
+    """Commands of the scripts, where nobody is the service's user."""
+    begin = f"source {ROOT}/deploy/database.sh; trap drop_work EXIT; make_work; check_copy {copy}"
+    environment = {**os.environ, "GATEHOUSE_USER": "nobody", "TMPDIR": "/tmp"}  # noqa: S108
+    return subprocess.run(["bash", "-c", f"{begin}; {commands}"], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_root_reads_a_copy_with_the_rights_of_whoever_may_change_it(of_nobody: Path, tmp_path: Path) -> None:
+    """A link to what is root's alone takes its place when it has been looked at."""
+    (tmp_path / "secret").write_text("of root alone")
+    (tmp_path / "secret").chmod(0o600)
+    ran = as_root(of_nobody, f"ln -sf {tmp_path}/secret {of_nobody}; open_copy")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "Permission denied" in ran.stderr
+
+
+def test_what_root_notes_beside_a_copy_follows_no_link(of_nobody: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("as it was")
+    (of_nobody.parent / "verified").symlink_to(tmp_path / "precious")
+    ran = as_root(of_nobody, "note_trial")
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "precious").read_text() == "as it was"
+    assert of_nobody.name in (of_nobody.parent / "verified").read_text()
+    assert (of_nobody.parent / "verified").owner() == "nobody"
+
+
+def test_nobody_but_root_writes_where_root_writes(of_nobody: Path) -> None:
+    ran = as_root(of_nobody, 'stat --format="%U %a" "$work" "$theirs"')
+    assert ran.stdout == "root 711\nnobody 700\n", ran.stderr
+
+
 # --- A full disk --------------------------------------------------------------------------------------------------------
 
 
