@@ -64,6 +64,7 @@ find_database
 
 new=      # the new database, until it is in place
 stopped=() # services that are to be started again
+waiting=() # and what starts others: timers, a path
 cleanup() {
     local status=$?
     trap - EXIT HUP INT TERM
@@ -93,19 +94,36 @@ admin() {
 
 stop_services() {
     [[ $services && -d /run/systemd/system ]] || return 0
+    # What a timer starts, or a new host, would open the database while it is swapped.
+    mapfile -t waiting < <(systemctl list-unit-files --plain --no-legend 'gatehouse-*.timer' 'gatehouse-*.path' | cut -d ' ' -f 1 | started_again)
+    ((${#waiting[@]} == 0)) || systemctl stop "${waiting[@]}"
     mapfile -t stopped < <(systemctl list-units --plain --no-legend --type=service --state=active,activating 'gatehouse*.service' | cut -d ' ' -f 1)
-    ((${#stopped[@]})) || return 0
-    echo "Stopping ${stopped[*]}"
-    systemctl stop "${stopped[@]}"
+    if ((${#stopped[@]})); then
+        echo "Stopping ${stopped[*]}"
+        systemctl stop "${stopped[@]}"
+    fi
     # The servers come back at once, the jobs by their timers.
-    mapfile -t stopped < <(printf '%s\n' "${stopped[@]}" | grep --extended-regexp '^gatehouse(@.*)?\.service$')
+    mapfile -t stopped < <({
+        printf '%s\n' "${stopped[@]}"
+        printf 'gatehouse@%s.service\n' blue green | started_again
+    } | grep --extended-regexp '^gatehouse(@.*)?\.service$' | sort --unique)
+}
+
+# started_again < UNITS: those that run, and those that would at a boot: a restore that was killed has left them stopped.
+started_again() {
+    local unit
+    while read -r unit; do
+        if systemctl --quiet is-active "$unit" || systemctl --quiet is-enabled "$unit" 2>/dev/null; then echo "$unit"; fi
+    done
 }
 
 start_services() {
-    ((${#stopped[@]})) || return 0
-    echo "Starting ${stopped[*]}"
-    systemctl start "${stopped[@]}" || echo "$me: see journalctl -u ${stopped[0]}" >&2
-    stopped=()
+    if ((${#stopped[@]})); then
+        echo "Starting ${stopped[*]}"
+        systemctl start "${stopped[@]}" || echo "$me: see journalctl -u ${stopped[0]}" >&2
+    fi
+    ((${#waiting[@]} == 0)) || systemctl start "${waiting[@]}" || echo "$me: see systemctl status ${waiting[*]}" >&2
+    stopped=() waiting=()
 }
 
 untouched="Nothing was changed: Gatehouse has the database that it had"
@@ -194,11 +212,13 @@ swap_sqlite() {
     local end
     lite_is_free || return 1
     # One file, without a log beside it; Gatehouse turns WAL on again.
-    "${as_service[@]}" python3 -c 'import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute("PRAGMA journal_mode = DELETE").fetchone()' "$new" || return 1
-    for end in -wal -shm ''; do # the file itself last: with its log it is one database
-        [[ ! -e $lite$end ]] || mv -- "$lite$end" "$before$end" || return 1
+    "${as_service[@]}" python3 -I -c 'import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute("PRAGMA journal_mode = DELETE").fetchone()' "$new" || return 1
+    # At every moment there is a database in its place, even if this script is killed.
+    [[ ! -e $lite ]] || "${as_service[@]}" ln -T -- "$lite" "$before" || return 1
+    for end in -wal -shm; do # of a damaged one, or they would be gone
+        [[ ! -e $lite$end ]] || "${as_service[@]}" mv -T -- "$lite$end" "$before$end" || return 1
     done
-    mv -- "$new" "$lite" || return 1
+    "${as_service[@]}" mv -T -- "$new" "$lite" || return 1
     sync -- "$folder"
 }
 

@@ -531,6 +531,22 @@ def test_after_a_restore_the_portal_is_as_it_was_but_nobody_is_signed_in(place: 
     assert "all as they were written" in place.manage("event", "verify")
 
 
+@pytest.mark.skipif(ON_POSTGRES, reason="PostgreSQL renames both in one transaction")
+def test_a_restore_that_is_killed_at_any_step_leaves_a_database_and_another_ends_it(place: Place, copied: Path, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    for command in ("ln", "mv"):
+        killer = tmp_path / "bin" / command
+        killer.write_text('#!/bin/sh\nkill -9 "$PPID"\n')
+        killer.chmod(0o755)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PATH", f"{killer.parent}:{os.environ['PATH']}")
+            assert place.script("restore.sh", "--yes", "--no-services", copied).returncode == -signal.SIGKILL
+        killer.unlink()
+        assert place.sql("SELECT count(*) FROM identity_user") == [(6,)]
+    place.done("restore.sh", "--yes", "--no-services", copied)
+    assert place.sql("SELECT count(*) FROM identity_user") == [(6,)]
+
+
 def test_a_copy_comes_back_where_there_is_no_database_any_more(place: Place, copied: Path) -> None:
     if ON_POSTGRES:
         with psycopg.connect(SERVER, autocommit=True) as connection:

@@ -23,6 +23,13 @@ def test_every_script_says_what_it_does(script: Path) -> None:
     assert done.stdout.startswith(f"Usage: {script.name} ")
 
 
+def test_no_python_of_root_runs_what_lies_in_the_folder_where_he_stands() -> None:
+    """Nor what lies in the home of the service's user: `python3 -I`. A release's own Python has a folder of its own."""
+    for script in DEPLOY.glob("*.sh"):
+        for line in script.read_text().splitlines():
+            assert not re.search(r"(?<![\w/.-])python3 -(?!I )", line.partition(" # ")[0]), f"{script.name}: {line}"
+
+
 def test_a_file_that_cannot_be_written_is_as_it_was(tmp_path: Path) -> None:
     """As on a full disk, where somebody looks at what comes back, so that bash goes on after a failure."""
     (tmp_path / "file").write_text("as it was")
