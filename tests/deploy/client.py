@@ -35,7 +35,7 @@ PASSWORD = "a portal on a bare machine"
 _resolve = socket.getaddrinfo
 
 
-def _here(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+def here(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
     return _resolve("127.0.0.1", port, *args, **kwargs)
 
 
@@ -283,7 +283,7 @@ def load(authority: str, *how: str) -> None:
 
 
 if __name__ == "__main__":
-    socket.getaddrinfo = _here
+    socket.getaddrinfo = here
     verbs: dict[str, Callable[..., None]] = {
         "sign-up": sign_up,
         "set-password": set_password,

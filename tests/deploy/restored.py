@@ -2,13 +2,14 @@
 
 import pickle
 import re
+import socket
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.deploy.client import PASSWORD, PORTAL, Person
+from tests.deploy.client import PASSWORD, PORTAL, Person, here
 from tests.deploy.sitting import code, enrol
 
 
@@ -104,5 +105,6 @@ def remembered(memory: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    socket.getaddrinfo = here
     verbs: dict[str, Callable[..., None]] = {"before": before, "meanwhile": meanwhile, "after": after, "later": later, "again": again}
     verbs[sys.argv[1]](*sys.argv[2:])

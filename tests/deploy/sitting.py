@@ -7,13 +7,14 @@ import base64
 import hmac
 import html
 import re
+import socket
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.deploy.client import PASSWORD, PORTAL, TENANT, Person
+from tests.deploy.client import PASSWORD, PORTAL, TENANT, Person, here
 from tests.sink import Sink, text_of
 
 PORT = 2525
@@ -88,5 +89,6 @@ def first_people(authority: str, folder: str, link: str) -> None:
 
 
 if __name__ == "__main__":
+    socket.getaddrinfo = here
     verbs: dict[str, Callable[..., None]] = {"post-office": post_office, "first-people": first_people}
     verbs[sys.argv[1]](*sys.argv[2:])
