@@ -137,6 +137,19 @@ manage() {
     (cd -- "$release" && unset DATABASE_URL_FILE && DATABASE_URL=$address PYTHONDONTWRITEBYTECODE=1 "${as_service[@]}" .venv/bin/python manage.py "$@")
 }
 
+# knows ADDRESS: this release can work with a database. After a rollback the copies are of the release that was taken back, which is
+# there still: then that is the one to do the rest.
+knows() {
+    local back=${release%/*}/previous
+    manage "$1" restored --skip-checks --check >/dev/null 2>"$work/why" && return
+    if [[ ${release##*/} == current && -x $back/.venv/bin/python ]]; then
+        release=$back
+        manage "$1" restored --skip-checks --check >/dev/null 2>&1 && return
+    fi
+    cat -- "$work/why" >&2
+    return 1
+}
+
 lite_url() { python3 -I -c 'import sys; from urllib.parse import quote; print("sqlite:///" + quote(sys.argv[1]))' "$1"; }
 
 # --- Facts ------------------------------------------------------------------------------------------------------------

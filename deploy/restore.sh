@@ -183,7 +183,7 @@ else
     address=postgres:///$new
 fi
 compare_facts "$new" || die "the copy is not complete. $untouched"
-manage "$address" restored --skip-checks --check >/dev/null || die "this release cannot work with the copy. $untouched"
+knows "$address" || die "this release cannot work with the copy. $untouched"
 manage "$address" migrate --skip-checks --verbosity 0 || die "the copy cannot be brought to this release. $untouched"
 said=$(manage "$address" restored --skip-checks --copy "$(basename -- "$copy")" "${options[@]}") || die "the restored database cannot be made safe. $untouched"
 

@@ -46,7 +46,7 @@ class Place:
     def copies(self) -> Path:
         return self.folder / "copies"
 
-    def script(self, name: str, *arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
+    def script(self, name: str | Path, *arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
         address = self.folder / "DATABASE_URL"  # as the units hand it over
         address.write_text(self.url)
         address.chmod(0o644)
@@ -55,7 +55,7 @@ class Place:
         command = [str(ROOT / "deploy" / name), *map(str, arguments)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, **more)
 
-    def done(self, name: str, *arguments: object) -> str:
+    def done(self, name: str | Path, *arguments: object) -> str:
         """What a script says that has done its work."""
         ran = self.script(name, *arguments)
         assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -319,6 +319,21 @@ def test_a_copy_of_a_newer_release_is_refused_and_nothing_is_touched(place: Plac
     said = place.refused("restore.sh", "--yes", "--no-services", copy)
     assert "does not know identity.9000_later. Install that release" in said
     assert UNTOUCHED in said
+
+
+def test_after_a_rollback_the_copies_of_the_release_that_was_taken_back_come_back_by_it(place: Place, tmp_path: Path) -> None:
+    newer, last = tmp_path / "previous", max(path.stem for path in ROOT.glob("identity/migrations/0*.py"))
+    shutil.copytree(ROOT, newer, ignore=shutil.ignore_patterns(".git", ".venv", "var", "tests", "*.pyc"))
+    (newer / ".venv").symlink_to(ROOT / ".venv")
+    (newer / "identity/migrations/9000_later.py").write_text(
+        f"from django.db import migrations\nclass Migration(migrations.Migration):\n    dependencies = [('identity', '{last}')]\n"
+    )
+    (tmp_path / "current").symlink_to(ROOT)
+    place.sql("INSERT INTO django_migrations (app, name, applied) VALUES ('identity', '9000_later', '2026-11-21 00:00:00')")
+    copy = place.copy()
+    assert "would do" in place.done(tmp_path / "current/deploy/verify-backup.sh", copy)
+    assert "Nobody is signed in." in place.done(tmp_path / "current/deploy/restore.sh", "--yes", "--no-services", copy)
+    assert place.sql("SELECT count(*) FROM identity_user") == [(6,)]
 
 
 def test_what_is_no_copy_for_this_database_is_refused(place: Place, copied: Path) -> None:
