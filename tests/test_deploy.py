@@ -30,6 +30,21 @@ def test_no_python_of_root_runs_what_lies_in_the_folder_where_he_stands() -> Non
             assert not re.search(r"(?<![\w/.-])python3 -(?!I )", line.partition(" # ")[0]), f"{script.name}: {line}"
 
 
+def test_root_takes_no_orders_from_a_home_that_is_not_his(tmp_path: Path) -> None:
+    """As in gatehouse-certificates.service, where systemd gives root the service's."""
+    if os.getuid() != 0:
+        missing("Only root has root's home")
+    (tmp_path / ".curlrc").write_text(f'output = "{tmp_path}/taken"\n')
+    home = tmp_path / f".local/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    home.mkdir(parents=True)
+    (home / "usercustomize.py").write_text(f"open('{tmp_path}/ran', 'w')\n")
+    orders = f"curl --silent file:///etc/hostname; env HOME={tmp_path} python3 -c ''; echo $HOME"
+    command = ["bash", "-c", f"source {DEPLOY}/lib.sh; {orders}"]
+    done = subprocess.run(command, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "/root"
+    assert not {"taken", "ran"} & {path.name for path in tmp_path.iterdir()}
+
+
 def test_a_file_that_cannot_be_written_is_as_it_was(tmp_path: Path) -> None:
     """As on a full disk, where somebody looks at what comes back, so that bash goes on after a failure."""
     (tmp_path / "file").write_text("as it was")
