@@ -64,6 +64,7 @@ find_database
 
 new=      # the new database, until it is in place
 stopped=() # services that are to be started again
+broken_off=() # jobs among them
 waiting=() # and what starts others: timers, a path
 cleanup() {
     local status=$?
@@ -102,7 +103,7 @@ stop_services() {
         echo "Stopping ${stopped[*]}"
         systemctl stop "${stopped[@]}"
     fi
-    # The servers come back at once, the jobs by their timers.
+    mapfile -t broken_off < <(printf '%s\n' "${stopped[@]}" | grep --fixed-strings 'gatehouse-')
     mapfile -t stopped < <({
         printf '%s\n' "${stopped[@]}"
         printf 'gatehouse@%s.service\n' blue green | started_again
@@ -122,8 +123,10 @@ start_services() {
         echo "Starting ${stopped[*]}"
         systemctl start "${stopped[@]}" || echo "$me: see journalctl -u ${stopped[0]}" >&2
     fi
+    # The jobs begin again, and nobody waits for them.
+    ((${#broken_off[@]} == 0)) || systemctl start --no-block "${broken_off[@]}" || true
     ((${#waiting[@]} == 0)) || systemctl start "${waiting[@]}" || echo "$me: see systemctl status ${waiting[*]}" >&2
-    stopped=() waiting=()
+    stopped=() broken_off=() waiting=()
 }
 
 untouched="Nothing was changed: Gatehouse has the database that it had"
