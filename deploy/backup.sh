@@ -95,7 +95,7 @@ no_space() { (($(df --output=avail -k -- "$directory" | tail -n 1) < 1024)); }
 
 sqlite() {
     suffix=sqlite3
-    python3 - "$lite" "$draft" <<'PYTHON' || return 1
+    python3 -I - "$lite" "$draft" <<'PYTHON' || return 1
 import os, shutil, sqlite3, sys
 from urllib.parse import quote
 

@@ -358,17 +358,19 @@ if [[ -z $dry_run ]]; then
     flock --timeout 1200 7 || die "another certificates.sh is at work"
     touch "$PLACE/asked"
 fi
-made=$work
+# What is prepared is kept in one place, so that the unit's last step never takes what another run has made out of date.
+made=$PLACE
 case $step in
     prepare)
         prepare "$list"
         cp -- "$work/names.conf" "$work/servers.conf" "$PLACE"
         exit 0
         ;;
-    take) made=$PLACE ;;
+    take) ;;
     *)
-        /usr/local/sbin/gatehouse hosts --skip-checks --to "$STATE/hosts" </dev/null >/dev/null || die "Gatehouse does not say which hosts there are"
-        prepare "$STATE/hosts"
+        /usr/local/sbin/gatehouse hosts --skip-checks --to - </dev/null >"$work/hosts" || die "Gatehouse does not say which hosts there are"
+        prepare "$work/hosts"
+        if [[ -n $dry_run ]]; then made=$work; else cp -- "$work/names.conf" "$work/servers.conf" "$PLACE"; fi
         ;;
 esac
 take "$made"

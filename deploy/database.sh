@@ -9,7 +9,10 @@ umask 077
 
 release=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 key_file=${BACKUP_KEY_FILE-}
-work=  # a folder for what must not outlive the script
+# python3 -I everywhere: without it Python takes modules from the folder where somebody stands, and from the home of the service's
+# user, and whoever can write there would run what he likes.
+work=    # a folder for what must not outlive the script; nobody else writes there, or a link could lead what root writes elsewhere
+theirs=  # a folder in it, for what is done as the service's user
 url=   # of the database
 kind=  # sqlite or postgresql
 lite=  # the file, if it is SQLite
@@ -22,7 +25,15 @@ fi
 
 make_work() {
     work=$(mktemp --directory --tmpdir gatehouse-backup-XXXXXXXX) || die "cannot write to ${TMPDIR:-/tmp}"
-    ((${#as_service[@]} == 0)) || chown "${as_service[2]}" "$work"
+    theirs=$work/service
+    mkdir -- "$theirs"
+    ((${#as_service[@]} == 0)) || give_theirs "${as_service[2]}"
+}
+
+# give_theirs USER: it is his from now on.
+give_theirs() {
+    chmod 0711 "$work"
+    chown "$1" "$theirs"
 }
 
 drop_work() {
@@ -62,7 +73,7 @@ find_database() {
         sqlite://*)
             kind=sqlite
             # As django-environ reads it: sqlite:///relative/path, sqlite:////absolute/path.
-            lite=$(URL=$url python3 -c 'import os; from urllib.parse import unquote, urlsplit; print(unquote(urlsplit(os.environ["URL"]).path)[1:])')
+            lite=$(URL=$url python3 -I -c 'import os; from urllib.parse import unquote, urlsplit; print(unquote(urlsplit(os.environ["URL"]).path)[1:])')
             [[ $lite && $lite != :memory: ]] || die "a database in memory cannot be copied"
             lite=$(realpath --no-symlinks -- "$lite")
             ;;
@@ -81,7 +92,7 @@ use_postgresql() {
         command -v "$command" >/dev/null || die "$command is not here: apt install postgresql-client"
     done
     settings=$(
-        URL=$1 python3 - 2>/dev/null <<'PYTHON'
+        URL=$1 python3 -I - 2>/dev/null <<'PYTHON'
 import os, shlex
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -126,7 +137,20 @@ manage() {
     (cd -- "$release" && unset DATABASE_URL_FILE && DATABASE_URL=$address PYTHONDONTWRITEBYTECODE=1 "${as_service[@]}" .venv/bin/python manage.py "$@")
 }
 
-lite_url() { python3 -c 'import sys; from urllib.parse import quote; print("sqlite:///" + quote(sys.argv[1]))' "$1"; }
+# knows ADDRESS: this release can work with a database. After a rollback the copies are of the release that was taken back, which is
+# there still: then that is the one to do the rest.
+knows() {
+    local back=${release%/*}/previous
+    manage "$1" restored --skip-checks --check >/dev/null 2>"$work/why" && return
+    if [[ ${release##*/} == current && -x $back/.venv/bin/python ]]; then
+        release=$back
+        manage "$1" restored --skip-checks --check >/dev/null 2>&1 && return
+    fi
+    cat -- "$work/why" >&2
+    return 1
+}
+
+lite_url() { python3 -I -c 'import sys; from urllib.parse import quote; print("sqlite:///" + quote(sys.argv[1]))' "$1"; }
 
 # --- Facts ------------------------------------------------------------------------------------------------------------
 
@@ -144,7 +168,7 @@ readonly FACTS
 
 # The same of an SQLite file.
 lite_facts() {
-    "${as_service[@]}" python3 - "$1" <<'PYTHON'
+    "${as_service[@]}" python3 -I - "$1" <<'PYTHON'
 import sqlite3, sys
 from urllib.parse import quote
 
@@ -178,32 +202,46 @@ with_key() {
 
 # --- A copy -----------------------------------------------------------------------------------------------------------
 
+# Whoever may write to the folder of a copy could put a link in its place while root looks: so it is read and noted as he would.
+as_keeper=()
+
 # Is this file what backup.sh wrote, for this kind of database, and can it be opened? Sets `copy` (its path) and `holds` (its kind).
 check_copy() {
     local folder name
     copy=$(realpath --canonicalize-existing -- "$1" 2>/dev/null) || die "there is no copy at $1"
     [[ -f $copy ]] || die "$copy is no file"
-    [[ -r $copy ]] || die "$copy cannot be read as $(id -un)"
     folder=$(dirname -- "$copy") name=$(basename -- "$copy")
+    as_keeper=()
+    if ((${#as_service[@]})) && { [[ $(stat --format=%U -- "$folder") == "${as_service[2]}" ]] || "${as_service[@]}" test -w "$folder"; }; then
+        as_keeper=("${as_service[@]}")
+    fi
+    "${as_keeper[@]}" test -r "$copy" || die "$copy cannot be read as ${as_keeper[2]:-$(id -un)}"
     case ${name%.gpg} in
         *.sqlite3) holds=sqlite ;;
         *.dump) holds=postgresql ;;
         *) die "$name is not a copy by its name: gatehouse-TIME.sqlite3 or gatehouse-TIME.dump, perhaps with .gpg" ;;
     esac
-    [[ -r $copy.sha256 ]] || die "$copy.sha256 is not there: without it nobody can tell whether the copy is whole"
-    grep --quiet --fixed-strings -- "  $name" "$copy.sha256" || die "$copy.sha256 is of another copy"
-    (cd -- "$folder" && sha256sum --check --strict --status -- "$name.sha256" 2>/dev/null) ||
+    "${as_keeper[@]}" test -r "$copy.sha256" || die "$copy.sha256 is not there: without it nobody can tell whether the copy is whole"
+    "${as_keeper[@]}" grep --quiet --fixed-strings -- "  $name" "$copy.sha256" || die "$copy.sha256 is of another copy"
+    (cd -- "$folder" && "${as_keeper[@]}" sha256sum --check --strict --status -- "$name.sha256" 2>/dev/null) ||
         die "$copy is damaged: it is not as backup.sh wrote it. Take another copy"
     [[ $name != *.gpg ]] && return
     [[ $key_file ]] || die "$name is encrypted: name the file with its key, --key-file FILE"
     check_key
-    with_key --decrypt -- "$copy" >/dev/null 2>&1 || die "the key in $key_file does not open $name: it is another one's"
+    open_copy >/dev/null 2>&1 || die "the key in $key_file does not open $name: it is another one's"
+}
+
+# note_trial: beside the copy, that it would do.
+note_trial() {
+    # shellcheck disable=SC2016 # the inner shell expands
+    "${as_keeper[@]}" sh -c 'rm -f -- "$2" && echo "$1" >"$2"' sh \
+        "$(date --utc +%Y-%m-%dT%H:%M:%SZ) $(basename -- "$copy")" "$(dirname -- "$copy")/verified" 2>/dev/null
 }
 
 open_copy() {
     case $copy in
-        *.gpg) with_key --decrypt -- "$copy" ;;
-        *) cat -- "$copy" ;;
+        *.gpg) "${as_keeper[@]}" cat -- "$copy" | with_key --decrypt ;;
+        *) "${as_keeper[@]}" cat -- "$copy" ;;
     esac
 }
 
@@ -211,7 +249,7 @@ open_copy() {
 load_lite() {
     # shellcheck disable=SC2016 # the inner shell expands
     open_copy | "${as_service[@]}" sh -c 'umask 077 && cat >"$1"' sh "$1" || return 1
-    "${as_service[@]}" python3 - "$1" <<'PYTHON'
+    "${as_service[@]}" python3 -I - "$1" <<'PYTHON'
 import sqlite3, sys
 
 try:
@@ -235,7 +273,7 @@ compare_facts() {
     else
         sql --dbname="$1" <<<"$FACTS" >"$work/facts" || return 1
     fi
-    diff -- "$copy.facts" "$work/facts" >"$work/difference" && return
+    "${as_keeper[@]}" cat -- "$copy.facts" | diff -- - "$work/facts" >"$work/difference" && return
     echo "The copy does not hold what the database held (<: then, >: in the copy):" >&2
     cat -- "$work/difference" >&2
     return 1

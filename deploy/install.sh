@@ -124,7 +124,7 @@ right_behind_proxy() {
 openssl_reads() { [[ -f $2 && -r $2 ]] && { ! command -v openssl >/dev/null || openssl "$1" -in "$2" -noout -passin pass: 2>/dev/null; }; }
 addresses() {
     [[ -n $1 && $1 != *[^0-9a-fA-F.:/,\ ]* ]] && { ! command -v python3 >/dev/null ||
-        python3 -c 'import ipaddress, sys; [ipaddress.ip_network(p.strip(), strict=False) for p in sys.argv[1].split(",")]' "$1" 2>/dev/null; }
+        python3 -I -c 'import ipaddress, sys; [ipaddress.ip_network(p.strip(), strict=False) for p in sys.argv[1].split(",")]' "$1" 2>/dev/null; }
 }
 
 ask portal_url "The portal, where people prove who they are: https://"
@@ -225,8 +225,8 @@ link "$release" "$OPT/current"
 # secret NAME COMMAND…: made once. A key that is lost takes sessions and authenticators with it.
 secret() { [[ -s $ETC/credentials/$1 ]] || run "make the secret $1" _secret "$@"; }
 _secret() { put 0600 root:root "$ETC/credentials/$1" < <("${@:2}") >/dev/null; }
-secret SECRET_KEY python3 -c 'import secrets; print(secrets.token_urlsafe(50))'
-secret ENCRYPTION_KEYS python3 -c 'import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())'
+secret SECRET_KEY python3 -I -c 'import secrets; print(secrets.token_urlsafe(50))'
+secret ENCRYPTION_KEYS python3 -I -c 'import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())'
 put 0600 root:root "$ETC/credentials/DATABASE_URL" <<<"$database_url"
 put 0600 root:root "$ETC/credentials/EMAIL_URL" < <(printf %s "$email_url")
 
@@ -240,7 +240,8 @@ settings() {
             -e "s/^#GRANIAN_WORKERS=.*/GRANIAN_WORKERS=$(nproc)/" "$from/deploy/gatehouse.env.example"
     fi | sed -e "s#^PORTAL_URL=.*#PORTAL_URL=$portal_url#" -e "s#^TENANT_DOMAIN=.*#TENANT_DOMAIN=$tenant_domain#"
 }
-put 0600 root:root "$ETC/gatehouse.env" < <(settings)
+settings >"$work/settings" # whatever goes wrong in there ends here: the file may have lines that nobody else knows
+put 0600 root:root "$ETC/gatehouse.env" <"$work/settings"
 
 # From another machine it comes with that one's numbers.
 if [[ -f $ETC/backup.key && $(stat -c %G "$ETC/backup.key") != gatehouse ]]; then

@@ -2,6 +2,11 @@
 # shellcheck shell=bash
 set -euo pipefail
 
+# Root's steps in a unit of the service's user have that user's home from systemd, and the portal may write there: curl and certbot's
+# Python would do what files in it say.
+if ((EUID == 0)); then export HOME=/root; fi
+export PYTHONNOUSERSITE=1
+
 ETC=/etc/gatehouse
 me=${0##*/}
 

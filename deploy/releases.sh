@@ -72,13 +72,14 @@ put() {
     run "write $3" _put "$1" "$2" "$3" "$text"
 }
 
+# Each step asks for the one before: where a caller looks at what comes back, bash goes on after a failure, and what a full disk has
+# left of a draft must not take the file's place.
 _put() {
     local draft=$3.new
-    install -m 0600 /dev/null "$draft"
-    printf %s "$4" >"$draft"
-    chown "$2" "$draft"
-    chmod "$1" "$draft"
-    mv -f -- "$draft" "$3"
+    install -m 0600 /dev/null "$draft" && printf %s "$4" >"$draft" && chown "$2" "$draft" && chmod "$1" "$draft" && mv -f -- "$draft" "$3" && return
+    rm -f -- "$draft"
+    say "$3 cannot be written; it is as it was." >&2
+    return 1
 }
 
 # folder MODE OWNER:GROUP DIRECTORY
@@ -100,7 +101,7 @@ fetch() {
         tar -C "$source" --exclude=.git --exclude=./.venv --exclude=./var --exclude=./release --exclude=__pycache__ \
             --exclude='*.pyc' --exclude='*.mo' -cf - . | tar -C "$to" -xf - --no-same-owner || die "$source cannot be copied: see above. What runs goes on as it was"
     elif [[ -f $source && $source == *.zip ]]; then
-        python3 -m zipfile -e "$source" "$to" || die "$source cannot be unpacked"
+        python3 -I -m zipfile -e "$source" "$to" || die "$source cannot be unpacked"
     elif [[ -f $source ]]; then
         tar -C "$to" --no-same-owner -xf "$source" || die "$source cannot be unpacked"
     else
@@ -145,7 +146,7 @@ _build() {
     (($(df --output=avail -k "$OPT" | tail -n 1) > 512 * 1024)) || die "less than 512 MB are free in $OPT. Make room, then run this again; what runs goes on as it was"
     cp -r --no-preserve=mode,ownership -- "$1/." "$release/"
     chmod 0755 "$release"/deploy/*.sh "$release/deploy/gatehouse" "$release/deploy/with-credentials"
-    python3 -m venv "$release/.venv" || die "no virtual environment: apt install python3-venv"
+    python3 -I -m venv "$release/.venv" || die "no virtual environment: apt install python3-venv"
     "$python" -m pip install -qq --disable-pip-version-check --no-input --require-hashes --only-binary :all: \
         -r "$release/requirements.txt" || die "pip could not install the packages: see above. What runs goes on as it was; run this again when pip's index can be reached"
     furnish "$release" || die "the release could not be built: see above. What runs goes on as it was"
@@ -189,9 +190,9 @@ forget_old() {
 units_of() {
     local unit before=$changed
     for unit in "$1"/deploy/*.{service,timer,path}; do
-        [[ ! -f $unit ]] || put 0644 root:root "$UNITS/${unit##*/}" <"$unit"
+        [[ ! -f $unit ]] || put 0644 root:root "$UNITS/${unit##*/}" <"$unit" || return 1
     done
-    put 0755 root:root /usr/local/sbin/gatehouse <"$1/deploy/gatehouse"
+    put 0755 root:root /usr/local/sbin/gatehouse <"$1/deploy/gatehouse" || return 1
     if ((changed > before)); then run "let systemd read them" systemctl daemon-reload; fi
 }
 
@@ -205,7 +206,7 @@ for_this_nginx() {
 }
 
 snippets_of() {
-    put 0644 root:root /etc/nginx/snippets/gatehouse-server.conf <"$1/deploy/nginx-server.conf"
+    put 0644 root:root /etc/nginx/snippets/gatehouse-server.conf <"$1/deploy/nginx-server.conf" || return 1
     if [[ -s $ETC/proxies ]]; then # the scheme is what the proxy in front says
         put 0644 root:root /etc/nginx/snippets/gatehouse-proxy.conf \
             < <(sed "s/X-Forwarded-Proto \$scheme/X-Forwarded-Proto \$gatehouse_scheme/" "$1/deploy/nginx-proxy.conf")
@@ -219,7 +220,8 @@ snippets_of() {
 answers() {
     local until=$((SECONDS + 30)) answer=
     while ((SECONDS < until)); do
-        answer=$(curl --silent --max-time 5 --unix-socket "/run/gatehouse-$1/gatehouse.sock" http://localhost/readyz) || true
+        # The socket is the service's: what it says comes to a terminal of root.
+        answer=$(curl --silent --max-time 5 --unix-socket "/run/gatehouse-$1/gatehouse.sock" http://localhost/readyz | head -c 1000 | tr -cd '[:print:]') || true
         [[ $answer != *"\"ready\", \"release\": \"$(id_of "$2")\""* ]] || return 0
         sleep 0.2
     done
@@ -255,7 +257,7 @@ portal_host() { sed -n 's#^PORTAL_URL=https://\([^:/]*\).*#\1#p' "$ETC/gatehouse
 
 # point SLOT: nginx sends what comes from now on to this slot.
 point() {
-    put 0644 root:root "$UPSTREAM" <<TEXT
+    put 0644 root:root "$UPSTREAM" <<TEXT || return 1
 # The slot that serves: upgrade.sh and rollback.sh write this file and reload nginx. Why three times: see gatehouse-proxy.conf.
 server unix:/run/gatehouse-$1/gatehouse.sock max_fails=0;
 server unix:/run/gatehouse-$1/gatehouse.sock max_fails=0;
@@ -301,8 +303,8 @@ switch_to() {
     from=$(readlink -f "$OPT/$old")
     say "Start $(id_of "$to") in the slot $new."
     share_static "$from" "$to"
-    units_of "$to" >/dev/null
-    if ! start_slot "$new" "$to" || ! change_over "$new" "$to"; then
+    reason="its units cannot be written"
+    if ! units_of "$to" >/dev/null || ! start_slot "$new" "$to" || ! change_over "$new" "$to"; then
         say "Back to $(id_of "$from"): $reason"
         units_of "$from" >/dev/null
         snippets_of "$from" >/dev/null
@@ -360,7 +362,8 @@ recover() {
 change_over() {
     say "nginx changes over to the slot $1."
     systemctl --quiet enable "gatehouse@$1" # a machine that boots in between starts both
-    snippets_of "$2" >/dev/null
+    reason="nginx's files cannot be written"
+    snippets_of "$2" >/dev/null || return 1
     reason="nginx did not take its configuration: nginx -t"
     point "$1" >/dev/null || return 1
     reason="through nginx, $(id_of "$2") did not answer within 20 s"

@@ -64,6 +64,8 @@ find_database
 
 new=      # the new database, until it is in place
 stopped=() # services that are to be started again
+broken_off=() # jobs among them
+waiting=() # and what starts others: timers, a path
 cleanup() {
     local status=$?
     trap - EXIT HUP INT TERM
@@ -84,7 +86,8 @@ trap 'exit 1' HUP INT TERM
 # Who may make databases: on a server of this machine root has the user postgres for it.
 admin() {
     if ((EUID == 0)) && [[ ${PGHOST:-/} == /* ]] && getent passwd postgres >/dev/null; then
-        runuser -u postgres -- env -u PGUSER -u PGPASSWORD psql --no-psqlrc --quiet --no-align --tuples-only --set=ON_ERROR_STOP=1 --dbname=postgres "$@"
+        runuser -u postgres -- env -u PGUSER -u PGPASSWORD -u SECRET_KEY -u SECRET_KEY_FALLBACKS -u ENCRYPTION_KEYS -u DATABASE_URL \
+            -u DATABASE_DIRECT_URL -u EMAIL_URL psql --no-psqlrc --quiet --no-align --tuples-only --set=ON_ERROR_STOP=1 --dbname=postgres "$@"
     else
         sql --dbname=postgres "$@"
     fi
@@ -92,19 +95,38 @@ admin() {
 
 stop_services() {
     [[ $services && -d /run/systemd/system ]] || return 0
+    # What a timer starts, or a new host, would open the database while it is swapped.
+    mapfile -t waiting < <(systemctl list-unit-files --plain --no-legend 'gatehouse-*.timer' 'gatehouse-*.path' | cut -d ' ' -f 1 | started_again)
+    ((${#waiting[@]} == 0)) || systemctl stop "${waiting[@]}"
     mapfile -t stopped < <(systemctl list-units --plain --no-legend --type=service --state=active,activating 'gatehouse*.service' | cut -d ' ' -f 1)
-    ((${#stopped[@]})) || return 0
-    echo "Stopping ${stopped[*]}"
-    systemctl stop "${stopped[@]}"
-    # The servers come back at once, the jobs by their timers.
-    mapfile -t stopped < <(printf '%s\n' "${stopped[@]}" | grep --extended-regexp '^gatehouse(@.*)?\.service$')
+    if ((${#stopped[@]})); then
+        echo "Stopping ${stopped[*]}"
+        systemctl stop "${stopped[@]}"
+    fi
+    mapfile -t broken_off < <(printf '%s\n' "${stopped[@]}" | grep --fixed-strings 'gatehouse-')
+    mapfile -t stopped < <({
+        printf '%s\n' "${stopped[@]}"
+        printf 'gatehouse@%s.service\n' blue green | started_again
+    } | grep --extended-regexp '^gatehouse(@.*)?\.service$' | sort --unique)
+}
+
+# started_again < UNITS: those that run, and those that would at a boot: a restore that was killed has left them stopped.
+started_again() {
+    local unit
+    while read -r unit; do
+        if systemctl --quiet is-active "$unit" || systemctl --quiet is-enabled "$unit" 2>/dev/null; then echo "$unit"; fi
+    done
 }
 
 start_services() {
-    ((${#stopped[@]})) || return 0
-    echo "Starting ${stopped[*]}"
-    systemctl start "${stopped[@]}" || echo "$me: see journalctl -u ${stopped[0]}" >&2
-    stopped=()
+    if ((${#stopped[@]})); then
+        echo "Starting ${stopped[*]}"
+        systemctl start "${stopped[@]}" || echo "$me: see journalctl -u ${stopped[0]}" >&2
+    fi
+    # The jobs begin again, and nobody waits for them.
+    ((${#broken_off[@]} == 0)) || systemctl start --no-block "${broken_off[@]}" || true
+    ((${#waiting[@]} == 0)) || systemctl start "${waiting[@]}" || echo "$me: see systemctl status ${waiting[*]}" >&2
+    stopped=() broken_off=() waiting=()
 }
 
 untouched="Nothing was changed: Gatehouse has the database that it had"
@@ -164,7 +186,7 @@ else
     address=postgres:///$new
 fi
 compare_facts "$new" || die "the copy is not complete. $untouched"
-manage "$address" restored --skip-checks --check >/dev/null || die "this release cannot work with the copy. $untouched"
+knows "$address" || die "this release cannot work with the copy. $untouched"
 manage "$address" migrate --skip-checks --verbosity 0 || die "the copy cannot be brought to this release. $untouched"
 said=$(manage "$address" restored --skip-checks --copy "$(basename -- "$copy")" "${options[@]}") || die "the restored database cannot be made safe. $untouched"
 
@@ -173,7 +195,7 @@ said=$(manage "$address" restored --skip-checks --copy "$(basename -- "$copy")" 
 # An open connection would go on writing into the file that is put aside.
 lite_is_free() {
     [[ -e $lite ]] || return 0
-    "${as_service[@]}" python3 - "$lite" <<'PYTHON'
+    "${as_service[@]}" python3 -I - "$lite" <<'PYTHON'
 import sqlite3, sys
 
 try:
@@ -193,11 +215,13 @@ swap_sqlite() {
     local end
     lite_is_free || return 1
     # One file, without a log beside it; Gatehouse turns WAL on again.
-    "${as_service[@]}" python3 -c 'import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute("PRAGMA journal_mode = DELETE").fetchone()' "$new" || return 1
-    for end in -wal -shm ''; do # the file itself last: with its log it is one database
-        [[ ! -e $lite$end ]] || mv -- "$lite$end" "$before$end" || return 1
+    "${as_service[@]}" python3 -I -c 'import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute("PRAGMA journal_mode = DELETE").fetchone()' "$new" || return 1
+    # At every moment there is a database in its place, even if this script is killed.
+    [[ ! -e $lite ]] || "${as_service[@]}" ln -T -- "$lite" "$before" || return 1
+    for end in -wal -shm; do # of a damaged one, or they would be gone
+        [[ ! -e $lite$end ]] || "${as_service[@]}" mv -T -- "$lite$end" "$before$end" || return 1
     done
-    mv -- "$new" "$lite" || return 1
+    "${as_service[@]}" mv -T -- "$new" "$lite" || return 1
     sync -- "$folder"
 }
 

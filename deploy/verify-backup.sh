@@ -63,7 +63,7 @@ fi
 
 server=
 cleanup() {
-    [[ -z $server ]] || "${as_server[@]}" "$server/pg_ctl" --pgdata="$work/data" --mode=immediate --silent stop >/dev/null 2>&1 || true
+    [[ -z $server ]] || "${as_server[@]}" "$server/pg_ctl" --pgdata="$theirs/data" --mode=immediate --silent stop >/dev/null 2>&1 || true
     drop_work
 }
 trap cleanup EXIT
@@ -79,36 +79,35 @@ start_server() {
     [[ -x $initdb ]] || initdb=$(command -v initdb) || die "there is no PostgreSQL server to try the copy on: apt install postgresql"
     as_server=("${as_service[@]}")
     if ((EUID == 0 && ${#as_server[@]} == 0)); then as_server=(runuser -u postgres --); fi
-    if ((EUID == 0)); then chown "${as_server[2]}" "$work"; fi
-    "${as_server[@]}" "$initdb" --pgdata="$work/data" --username=gatehouse --auth=trust --encoding=UTF8 --locale=C.UTF-8 --no-sync >/dev/null || return 1
-    "${as_server[@]}" "$(dirname "$initdb")/pg_ctl" --pgdata="$work/data" --log="$work/log" --silent --wait \
-        --options="-k $work -c listen_addresses= -c fsync=off -c full_page_writes=off -c jit=off" start >/dev/null || return 1
+    if ((EUID == 0)); then give_theirs "${as_server[2]}"; fi
+    "${as_server[@]}" "$initdb" --pgdata="$theirs/data" --username=gatehouse --auth=trust --encoding=UTF8 --locale=C.UTF-8 --no-sync >/dev/null || return 1
+    "${as_server[@]}" "$(dirname "$initdb")/pg_ctl" --pgdata="$theirs/data" --log="$theirs/log" --silent --wait \
+        --options="-k $theirs -c listen_addresses= -c fsync=off -c full_page_writes=off -c jit=off" start >/dev/null || return 1
     server=$(dirname "$initdb")
     unset "${!PG@}"
-    export PGHOST=$work PGUSER=gatehouse PGDATABASE=scratch
+    export PGHOST=$theirs PGUSER=gatehouse PGDATABASE=scratch
     echo 'CREATE DATABASE scratch;' | sql --dbname=postgres
 }
 
 if [[ $holds == sqlite ]]; then
-    scratch=$work/scratch.sqlite3
+    scratch=$theirs/scratch.sqlite3
     needed=$(stat --format=%s -- "$copy")
     (($(df --output=avail -B1 -- "$work" | tail -n 1) > needed)) || die "$work has no room for the copy ($((needed >> 20)) MB). Set TMPDIR to a larger disk"
     load_lite "$scratch" || die "$copy cannot be restored"
     address=$(lite_url "$scratch")
 else
     scratch=scratch
-    start_server || die "the scratch server did not start: $(tail -n 3 "$work/log" 2>/dev/null)"
+    start_server || die "the scratch server did not start: $(tail -n 3 "$theirs/log" 2>/dev/null)"
     load_postgresql "$scratch" || die "$copy cannot be restored. If a newer PostgreSQL wrote it, install that one here"
     address=postgres:///scratch
 fi
 compare_facts "$scratch" || die "$copy would not do"
-manage "$address" restored --skip-checks --check >/dev/null || die "$copy would not do"
+knows "$address" || die "$copy would not do"
 manage "$address" migrate --skip-checks --verbosity 0 || die "$copy cannot be brought to this release"
 # Its newest events get seals here that nobody must take for the portal's, so the heads that it logs are not passed on.
 said=$(manage "$address" event verify 2>"$work/log") || die "$copy would not do: its audit log is not as it was written. $said $(tail -n 1 "$work/log")"
 
-echo "$(date --utc +%Y-%m-%dT%H:%M:%SZ) $(basename -- "$copy")" 2>/dev/null >"$(dirname -- "$copy")/verified" ||
-    echo "$me: the result could not be noted in $(dirname -- "$copy")/verified" >&2
+note_trial || echo "$me: the result could not be noted in $(dirname -- "$copy")/verified" >&2
 compared="as many rows in each table as there were"
 [[ -f $copy.facts ]] || compared="no facts beside it to compare its rows with"
 echo "$copy would do: restored, $compared, log verified ($said) in $((SECONDS - started)) s"

@@ -164,17 +164,22 @@ def redeem(
     return Redeemed(branch, key)
 
 
-def take_back(request: HttpRequest, tenant: Tenant) -> bool:
+def take_back(text: str, state: State, browser: Browser, tenant: Tenant, *, request: HttpRequest) -> bool:
     """Has this very request opened a branch before? Then that one ends: nobody ever got its key.
 
-    nginx asks again, under the same id, what a worker that died has not answered. No browser can choose that id.
+    nginx asks again, under the same id, what a worker that died has not answered. No browser can choose that id; and where a proxy
+    lets it, it ends only what its own ticket has opened.
     """
+    ticket = Ticket.objects.filter(digest=crypto.digest(text), tenant=tenant, state_digest=state.digest, used_at__isnull=False).first()
+    if ticket is None or not secrets.compare_digest(state.browser_digest, browser.digest):
+        return False
     lately = Event.objects.filter(tenant=tenant, kind="branch_opened", at__gt=clock.now() - policy.TICKET)
     event = lately.filter(request_id=getattr(request, "id", None)).select_related("subject").first()
     if event is None or event.session is None:
         return False
-    sessions.end(Session.objects.filter(pk=event.session), by=event.subject, reason=sessions.Reason.SIGNED_OUT, request=request)
-    return True
+    opened = Session.objects.filter(pk=event.session, parent=ticket.portal_id)
+    sessions.end(opened, by=event.subject, reason=sessions.Reason.SIGNED_OUT, request=request)
+    return opened.exists()
 
 
 def void_all() -> int:

@@ -176,7 +176,8 @@ class Server(MPServer):
     def _replace(self, worker: Any) -> None:
         logger.error("Worker %d hangs: it is killed, another takes its place.", worker.inner.pid)
         if worker.is_alive():
-            os.kill(worker.inner.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended: without this the watch would end, and all the server by it
+                os.kill(worker.inner.pid, signal.SIGKILL)
         else:  # granian has missed its end
             self.interrupt_children.append(worker.idx)
             self.main_loop_interrupt.set()

@@ -46,7 +46,7 @@ class Place:
     def copies(self) -> Path:
         return self.folder / "copies"
 
-    def script(self, name: str, *arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
+    def script(self, name: str | Path, *arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
         address = self.folder / "DATABASE_URL"  # as the units hand it over
         address.write_text(self.url)
         address.chmod(0o644)
@@ -55,7 +55,7 @@ class Place:
         command = [str(ROOT / "deploy" / name), *map(str, arguments)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, **more)
 
-    def done(self, name: str, *arguments: object) -> str:
+    def done(self, name: str | Path, *arguments: object) -> str:
         """What a script says that has done its work."""
         ran = self.script(name, *arguments)
         assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -321,6 +321,21 @@ def test_a_copy_of_a_newer_release_is_refused_and_nothing_is_touched(place: Plac
     assert UNTOUCHED in said
 
 
+def test_after_a_rollback_the_copies_of_the_release_that_was_taken_back_come_back_by_it(place: Place, tmp_path: Path) -> None:
+    newer, last = tmp_path / "previous", max(path.stem for path in ROOT.glob("identity/migrations/0*.py"))
+    shutil.copytree(ROOT, newer, ignore=shutil.ignore_patterns(".git", ".venv", "var", "tests", "*.pyc"))
+    (newer / ".venv").symlink_to(ROOT / ".venv")
+    (newer / "identity/migrations/9000_later.py").write_text(
+        f"from django.db import migrations\nclass Migration(migrations.Migration):\n    dependencies = [('identity', '{last}')]\n"
+    )
+    (tmp_path / "current").symlink_to(ROOT)
+    place.sql("INSERT INTO django_migrations (app, name, applied) VALUES ('identity', '9000_later', '2026-11-21 00:00:00')")
+    copy = place.copy()
+    assert "would do" in place.done(tmp_path / "current/deploy/verify-backup.sh", copy)
+    assert "Nobody is signed in." in place.done(tmp_path / "current/deploy/restore.sh", "--yes", "--no-services", copy)
+    assert place.sql("SELECT count(*) FROM identity_user") == [(6,)]
+
+
 def test_what_is_no_copy_for_this_database_is_refused(place: Place, copied: Path) -> None:
     other = copied.with_name("gatehouse-20260101T000000Z." + ("sqlite3" if ON_POSTGRES else "dump"))
     other.write_bytes(b"something else altogether")
@@ -340,6 +355,68 @@ def test_nobody_is_surprised_by_a_restore(place: Place, copied: Path) -> None:
     assert ran.returncode == 2
     assert "nobody is here to ask: say --yes" in ran.stderr
     assert place.databases() == [place.name]
+
+
+# --- Whoever runs the portal is not root --------------------------------------------------------------------------------
+
+
+def test_nothing_runs_that_lies_in_the_folder_where_root_stands_or_in_the_services_home(place: Place, copied: Path) -> None:
+    trap = "open(__file__ + '.ran', 'w')"
+    for name in ("urllib", "shlex", "sqlite3"):
+        (place.copies / f"{name}.py").write_text(trap)
+    home = place.copies / f".local/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    home.mkdir(parents=True)
+    (home / "usercustomize.py").write_text(trap)
+    in_the_trap = {"cwd": place.copies, "preexec_fn": lambda: os.environ.update(HOME=str(place.copies))}
+    for script, arguments in (("verify-backup.sh", ["."]), ("backup.sh", ["."]), ("restore.sh", ["--yes", "--no-services", copied.name])):
+        ran = place.script(script, *arguments, **in_the_trap)
+        assert ran.returncode == 0, ran.stderr
+    assert list(place.copies.rglob("*.ran")) == []
+
+
+@pytest.fixture
+def of_nobody(copied: Path) -> Iterator[Path]:
+    """A copy in a folder of another user's, as the service's user has it, seen by root."""
+    if os.getuid() != 0:
+        missing("Only root reads what another user may change meanwhile")
+    with tempfile.TemporaryDirectory(prefix="gatehouse-nobody-") as name:
+        Path(name).chmod(0o755)
+        folder = Path(name, "copies")
+        shutil.copytree(copied.parent, folder)
+        for path in (folder, *folder.iterdir()):
+            shutil.chown(path, "nobody")
+        yield folder / copied.name
+
+
+def as_root(copy: Path, commands: str) -> subprocess.CompletedProcess[str]:
+    """Commands of the scripts, where nobody is the service's user."""
+    begin = f"source {ROOT}/deploy/database.sh; trap drop_work EXIT; make_work; check_copy {copy}"
+    environment = {**os.environ, "GATEHOUSE_USER": "nobody", "TMPDIR": "/tmp"}  # noqa: S108
+    return subprocess.run(["bash", "-c", f"{begin}; {commands}"], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_root_reads_a_copy_with_the_rights_of_whoever_may_change_it(of_nobody: Path, tmp_path: Path) -> None:
+    """A link to what is root's alone takes its place when it has been looked at."""
+    (tmp_path / "secret").write_text("of root alone")
+    (tmp_path / "secret").chmod(0o600)
+    ran = as_root(of_nobody, f"ln -sf {tmp_path}/secret {of_nobody}; open_copy")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "Permission denied" in ran.stderr
+
+
+def test_what_root_notes_beside_a_copy_follows_no_link(of_nobody: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("as it was")
+    (of_nobody.parent / "verified").symlink_to(tmp_path / "precious")
+    ran = as_root(of_nobody, "note_trial")
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "precious").read_text() == "as it was"
+    assert of_nobody.name in (of_nobody.parent / "verified").read_text()
+    assert (of_nobody.parent / "verified").owner() == "nobody"
+
+
+def test_nobody_but_root_writes_where_root_writes(of_nobody: Path) -> None:
+    ran = as_root(of_nobody, 'stat --format="%U %a" "$work" "$theirs"')
+    assert ran.stdout == "root 711\nnobody 700\n", ran.stderr
 
 
 # --- A full disk --------------------------------------------------------------------------------------------------------
@@ -467,6 +544,22 @@ def test_after_a_restore_the_portal_is_as_it_was_but_nobody_is_signed_in(place: 
     put_aside = Place(place.folder, place.url.replace(place.name, place.databases()[1]))
     assert put_aside.sql("SELECT count(*) FROM identity_user WHERE bio = 'later'") == [(1,)]
     assert "all as they were written" in place.manage("event", "verify")
+
+
+@pytest.mark.skipif(ON_POSTGRES, reason="PostgreSQL renames both in one transaction")
+def test_a_restore_that_is_killed_at_any_step_leaves_a_database_and_another_ends_it(place: Place, copied: Path, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    for command in ("ln", "mv"):
+        killer = tmp_path / "bin" / command
+        killer.write_text('#!/bin/sh\nkill -9 "$PPID"\n')
+        killer.chmod(0o755)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PATH", f"{killer.parent}:{os.environ['PATH']}")
+            assert place.script("restore.sh", "--yes", "--no-services", copied).returncode == -signal.SIGKILL
+        killer.unlink()
+        assert place.sql("SELECT count(*) FROM identity_user") == [(6,)]
+    place.done("restore.sh", "--yes", "--no-services", copied)
+    assert place.sql("SELECT count(*) FROM identity_user") == [(6,)]
 
 
 def test_a_copy_comes_back_where_there_is_no_database_any_more(place: Place, copied: Path) -> None:

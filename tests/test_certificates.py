@@ -50,6 +50,7 @@ def test_the_script_can_read_the_list_without_any_right_over_others_files(acme: 
     manage("hosts", "--to", str(tmp_path / "hosts"))
     assert (tmp_path / "hosts").read_text() == "login.portal.localhost portal -\nacme.portal.localhost tenant acme\n"
     assert stat.S_IMODE((tmp_path / "hosts").stat().st_mode) == 0o644
+    assert manage("hosts", "--to", "-") == (tmp_path / "hosts").read_text()
 
 
 def test_each_change_of_hosts_is_told_to_the_machine(acme: Tenant, mark: Path, django_capture_on_commit_callbacks: Commits) -> None:

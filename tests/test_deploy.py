@@ -23,6 +23,42 @@ def test_every_script_says_what_it_does(script: Path) -> None:
     assert done.stdout.startswith(f"Usage: {script.name} ")
 
 
+def test_no_python_of_root_runs_what_lies_in_the_folder_where_he_stands() -> None:
+    """Nor what lies in the home of the service's user: `python3 -I`. A release's own Python has a folder of its own."""
+    for script in DEPLOY.glob("*.sh"):
+        for line in script.read_text().splitlines():
+            assert not re.search(r"(?<![\w/.-])python3 -(?!I )", line.partition(" # ")[0]), f"{script.name}: {line}"
+
+
+def test_root_takes_no_orders_from_a_home_that_is_not_his(tmp_path: Path) -> None:
+    """As in gatehouse-certificates.service, where systemd gives root the service's."""
+    if os.getuid() != 0:
+        missing("Only root has root's home")
+    (tmp_path / ".curlrc").write_text(f'output = "{tmp_path}/taken"\n')
+    home = tmp_path / f".local/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    home.mkdir(parents=True)
+    (home / "usercustomize.py").write_text(f"open('{tmp_path}/ran', 'w')\n")
+    orders = f"curl --silent file:///etc/hostname; env HOME={tmp_path} python3 -c ''; echo $HOME"
+    command = ["bash", "-c", f"source {DEPLOY}/lib.sh; {orders}"]
+    done = subprocess.run(command, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "/root"
+    assert not {"taken", "ran"} & {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_file_that_cannot_be_written_is_as_it_was(tmp_path: Path) -> None:
+    """As on a full disk, where somebody looks at what comes back, so that bash goes on after a failure."""
+    (tmp_path / "file").write_text("as it was")
+    (tmp_path / "file").chmod(0o644)
+    commands = (
+        f"source {DEPLOY}/releases.sh; trap '' XFSZ; ulimit -f 0; put 0600 $(id -un):$(id -gn) {tmp_path}/file < <(echo other) || exit 7"
+    )
+    done = subprocess.run(["bash", "-c", commands], capture_output=True, text=True, check=False)
+    assert done.returncode == 7, done.stderr
+    assert f"{tmp_path}/file cannot be written; it is as it was." in done.stderr
+    assert (tmp_path / "file").read_text() == "as it was"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_every_script_refuses_what_it_does_not_know(script: Path) -> None:
     done = subprocess.run(["bash", script, "--no-such-option"], capture_output=True, text=True, check=False)
@@ -47,6 +83,7 @@ def test_every_unit_gets_its_secrets_from_systemd(unit: Path) -> None:
     text = unit.read_text()
     assert "LoadCredential=gatehouse:/etc/gatehouse/credentials" in text
     assert re.search(r"ExecStart=/opt/gatehouse/(%i|current)/deploy/with-credentials ", text)
+    assert "\nLimitCORE=0\n" in text  # and leaves them in no file when it dies
 
 
 def test_the_containers_get_their_secrets_as_files_which_settings_read() -> None:

@@ -84,8 +84,8 @@ def get(site: BehindNginx, path: str, method: str = "GET", **headers: str) -> tu
 
 
 @contextmanager
-def nginx_alone(authority: Authority, key: str) -> Iterator[int]:
-    """The same nginx without a portal, with a certificate for a key of this kind; its port."""
+def nginx_alone(authority: Authority, key: str) -> Iterator[tuple[int, Path]]:
+    """The same nginx without a portal, with a certificate for a key of this kind; its port and its folder."""
     folder = Path(tempfile.mkdtemp(prefix="gatehouse-tls-"))
     port = free_port()
     own = Authority.__new__(Authority)
@@ -115,7 +115,7 @@ def nginx_alone(authority: Authority, key: str) -> Iterator[int]:
     nginx = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         wait_for(port)
-        yield port
+        yield port, folder
     finally:
         nginx.terminate()
         nginx.wait(10)
@@ -163,7 +163,7 @@ def shakes_hands(client: ssl.SSLContext, chain: Path, key: Path) -> bool:
 @pytest.mark.asvs("12.1.1", "12.1.2")
 @pytest.mark.parametrize("key", ["ec", "rsa:2048"])
 def test_nginx_speaks_tls_12_and_13_with_forward_secrecy_only(authority: Authority, key: str) -> None:
-    with nginx_alone(authority, key) as port:
+    with nginx_alone(authority, key) as (port, _folder):
         for version in (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1):
             assert shakes_hands(anything(version=version), authority.chain, authority.key), "the client cannot speak it itself"
             assert agreed(port, anything(version=version)) is None, version
@@ -300,6 +300,28 @@ def test_no_line_end_hides_in_http_2(site: BehindNginx, value: bytes) -> None:
     assert over_h2(site, (b"x-harmless", value)) in {BAD_400, b""}
     assert over_h2(site, (value, b"harmless")) in {BAD_400, b""}
     assert over_h2(site, path=b"/" + value) in {BAD_400, b""}
+
+
+# --- Nobody answers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asvs("16.2.5")
+def test_no_log_of_nginx_has_a_ticket_or_a_link_while_nobody_answers(authority: Authority) -> None:
+    """Each of them is good still: nobody has seen it. Once there is no socket, once nobody listens at it."""
+    secret = "s" * 43
+    with nginx_alone(authority, "ec") as (port, folder):
+        for listener in (None, socket.socket(socket.AF_UNIX)):
+            if listener:
+                listener.bind(str(folder / "none.sock"))
+                listener.close()
+            for path in (f"/password/reset/{secret}/", f"/_portal/finish?ticket={secret}&state={secret}"):
+                raw = socket.create_connection(("127.0.0.1", port), timeout=60)
+                with anything(version=ssl.TLSVersion.TLSv1_3).wrap_socket(raw, server_hostname=HOST) as line:
+                    line.sendall(f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
+                    assert statuses(b"".join(iter(lambda: line.recv(65536), b""))) == [503]
+        logs = {log.name: log.read_text() for log in folder.glob("*.log")}
+    assert logs["gatehouse.access.log"].count(" 503 ") == 4
+    assert [name for name, text in logs.items() if secret in text] == []
 
 
 # --- What there is to find --------------------------------------------------------------------------------------------

@@ -67,6 +67,20 @@ def test_a_hand_off_whose_answer_got_lost_with_its_worker_begins_anew(
     assert Session.objects.filter(tenant__slug="acme", ended_at=None).count() == 1
 
 
+def test_who_learns_the_id_of_anothers_request_ends_nothing_by_it(
+    cast: dict[str, User], visitor: Open, settings: pytest.FixtureRequest
+) -> None:
+    settings.TRUSTED_PROXIES = ["127.0.0.1"]  # type: ignore[attr-defined] # one that passes on which id a client has chosen
+    dave, alice = visitor("dave"), visitor("alice")
+    daves, alices = ticket_for(dave), ticket_for(alice)
+    dave.get(daves, follow=False, HTTP_X_REQUEST_ID="a" * 32)
+    alice.get(alices, follow=False, HTTP_X_REQUEST_ID="b" * 32)
+    for stranger, address in ((alice, alices), (alice, daves), (visitor(), daves)):
+        stranger.cookies = [cookie for cookie in stranger.cookies if cookie.name != "session"]
+        assert stranger.get(address, follow=False, HTTP_X_REQUEST_ID="a" * 32).status_code == 403
+    assert Session.objects.filter(tenant__slug="acme", ended_at=None).count() == 2
+
+
 @pytest.mark.asvs("9.2.1")
 def test_a_late_ticket_opens_nothing(cast: dict[str, User], visitor: Open) -> None:
     dave = visitor("dave")

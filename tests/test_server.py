@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from django.http import HttpResponse, StreamingHttpResponse
 
-from portal.server import HANGS, THREADS, Worker, in_one_piece, is_answered
+from portal.server import HANGS, THREADS, Server, Worker, in_one_piece, is_answered
 
 ROOT = Path(__file__).parent.parent
 
@@ -92,6 +93,13 @@ def test_a_worker_with_a_thread_to_spare_lives_and_one_without_hangs() -> None:
     assert not worker.hangs()
     worker.began[THREADS] = long_ago
     assert worker.hangs()
+
+
+def test_a_worker_that_ends_while_it_is_to_be_killed_does_not_end_the_watch() -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    worker = SimpleNamespace(inner=ended, is_alive=lambda: True)  # as it was a moment ago
+    Server._replace(Server.__new__(Server), worker)
 
 
 @pytest.mark.django_db  # Django closes old connections behind an answer

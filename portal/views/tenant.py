@@ -86,7 +86,7 @@ def finish(request: SessionRequest) -> HttpResponse:
         if refused.opened and request.session.row is not None:  # reloaded, or gone back to
             events.record("hand_off_refused", request=request, tenant=tenant, subject=request.session.row.user, reason=str(refused))
             return redirect(_back_to(request, state.next if state else ""))
-        if state and tickets.take_back(request, tenant):
+        if state and browser and tickets.take_back(request.GET.get("ticket", ""), state, browser, tenant, request=request):
             return redirect(f"/_portal/start?again=1&next={quote(_back_to(request, state.next), safe='')}")
         return _refuse(request, str(refused), state.next if state else "")
     response = redirect(_back_to(request, state.next))

@@ -35,7 +35,7 @@ PASSWORD = "a portal on a bare machine"
 _resolve = socket.getaddrinfo
 
 
-def _here(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+def here(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
     return _resolve("127.0.0.1", port, *args, **kwargs)
 
 
@@ -284,7 +284,7 @@ def load(authority: str, *how: str) -> None:
 
 def go(*verbs: Callable[..., None]) -> None:
     """Do what the command line says: the name of one of these, with dashes, and what it is given."""
-    socket.getaddrinfo = _here
+    socket.getaddrinfo = here
     {verb.__name__.replace("_", "-"): verb for verb in verbs}[sys.argv[1]](*sys.argv[2:])
 
 

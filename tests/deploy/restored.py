@@ -64,6 +64,7 @@ def meanwhile(authority: str, memory: str) -> None:
 def after(authority: str, memory: str, link: str) -> None:
     """Nothing from before opens anything, but passwords and unused recovery codes, those used since the copy among them."""
     known = remembered(memory)
+    Path(memory).touch()  # the minute of `later` begins now: a restore takes its time
     for name in ("olivia", "bob"):
         person = Person(authority)
         person.session.cookies = known[name]

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.machine import Machine
+from tests.deploy.machine import ROOT, Machine
 from tests.deploy.site import Site
 
 pytestmark = pytest.mark.deploy
 BACKUPS = "/var/backups/gatehouse"
+TIMERS = 2 * len(list((ROOT / "deploy").glob("*.timer")))  # each with its service
 MANAGE = "/usr/local/sbin/gatehouse"
 RESTORE = "/opt/gatehouse/current/deploy/restore.sh"
 WAY = "--resolve login.example.com:443:127.0.0.1 https://login.example.com/login/"
@@ -107,14 +108,15 @@ def test_a_restore_under_load_answers_503_for_a_moment_and_everybody_signs_in_an
         assert serves(machine)
     assert set(statuses) <= {"200", "503"}, statuses
     print(f"{site.database}: {statuses.count('200')} answers, {statuses.count('503')} of 503 while the databases were swapped")
-    for promise in ("Stopping gatehouse@blue.service", "Starting gatehouse@blue.service", "Nobody is signed in.", "3 sessions ended"):
+    assert re.search(r"^Stopping .*gatehouse@blue\.service", said, re.MULTILINE), said  # and what of the jobs was at work
+    for promise in ("Starting gatehouse@blue.service", "Nobody is signed in.", "3 sessions ended"):
         assert promise in said, said
     assert "so are those used since the copy was taken. To void them all: manage.py restored --void-recovery-codes" in said
     assert len(put_aside(site)) == 1
     assert put_aside(site)[0] in said
     visit(site, "after", site.shared.with_name("link").read_text())
     assert ailing(machine) == []
-    assert machine.run("systemctl", "list-timers", "--plain", "--no-legend", "gatehouse-*").count("gatehouse-") == 8
+    assert machine.run("systemctl", "list-timers", "--plain", "--no-legend", "gatehouse-*").count("gatehouse-") == TIMERS
 
 
 def test_recovery_codes_can_be_voided_afterwards_and_authenticators_are_good_again(site: Site) -> None:
@@ -176,6 +178,21 @@ def test_a_full_disk_is_said_to_be_full_and_people_sign_in_meanwhile(site: Site)
     finally:
         machine.run("umount", BACKUPS)
     machine.run("systemctl", "start", "gatehouse-backup", "gatehouse-backup-verify")
+    assert ailing(machine) == []
+
+
+def test_a_restore_that_was_killed_is_done_again_and_starts_what_it_had_stopped(site: Site) -> None:
+    machine, copy = site.machine, newest(site.machine)
+    killer = """#!/bin/sh\\n[ "$1" != start ] || { kill -9 "$PPID"; exit; }\\nexec /usr/bin/systemctl "$@"\\n"""
+    machine.run("sh", "-c", f"mkdir /root/bin && printf '{killer}' >/root/bin/systemctl && chmod 0755 /root/bin/systemctl")
+    killed = machine.try_("env", "PATH=/root/bin:/usr/sbin:/usr/bin:/sbin:/bin", RESTORE, "--yes", copy)
+    assert killed.returncode in {-9, 137}, killed.stdout + killed.stderr
+    assert not serves(machine)
+    said = machine.run(RESTORE, "--yes", copy)
+    assert re.search(r"Starting gatehouse@(blue|green)\.service\n", said), said
+    assert serves(machine)
+    assert machine.run("systemctl", "list-timers", "--plain", "--no-legend", "gatehouse-*").count("gatehouse-") == TIMERS
+    assert machine.run("systemctl", "is-active", "gatehouse-certificates.path") == "active\n"
     assert ailing(machine) == []
 
 

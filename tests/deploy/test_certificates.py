@@ -186,6 +186,21 @@ def test_nginx_shows_what_was_renewed(site: Site) -> None:
     assert answers(site, "globex.example.com")
 
 
+def test_root_takes_no_orders_from_the_services_home(site: Site) -> None:
+    """Whoever has got hold of the service may write there."""
+    machine, home, place = site.machine, "/var/lib/gatehouse", "/var/lib/gatehouse-certificates"
+    plant = f"for version in 3.11 3.13; do d={home}/.local/lib/python$version/site-packages; mkdir -p $d;"
+    machine.run(
+        "sh", "-c", f"{plant} echo \"open('{place}/ran', 'w')\" >$d/usercustomize.py; done; echo 'output = {place}/taken' >{home}/.curlrc"
+    )
+    machine.run("chown", "-R", "gatehouse", f"{home}/.local", f"{home}/.curlrc")
+    lead_here(machine, "late.example.com")
+    machine.run(MANAGE, "tenant", "add", "late", "Late")
+    wait_for(lambda: answers(site, "late.example.com"))
+    assert machine.run("find", place, "-name", "ran", "-o", "-name", "taken") == ""
+    machine.run("rm", "-r", f"{home}/.local", f"{home}/.curlrc")
+
+
 def test_a_second_run_changes_nothing(site: Site) -> None:
     before = site.files()
     assert "has a new certificate" not in look(site)

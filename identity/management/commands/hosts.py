@@ -14,15 +14,20 @@ class Command(VerbCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         self.verb(parser, self.listing)
-        parser.add_argument("--to", type=Path, metavar="FILE", help="write them there for deploy/certificates.sh: HOST KIND TENANT")
+        parser.add_argument(
+            "--to", type=Path, metavar="FILE", help="write them there (-: here) for deploy/certificates.sh: HOST KIND TENANT"
+        )
 
     def listing(self, *, to: Path | None, **_: Any) -> Answer:
         named = all_named()
         data = {"hosts": [{"host": each.host, "kind": each.kind, "tenant": each.tenant or None} for each in named]}
         if to is None:
             return Answer(table(("HOST", "KIND", "TENANT"), [[each.host, each.kind, each.tenant or "–"] for each in named]), data)
+        lines = [f"{each.host} {each.kind} {each.tenant or '-'}" for each in named]
+        if to == Path("-"):
+            return Answer(lines, data)
         try:
-            to.write_text("".join(f"{each.host} {each.kind} {each.tenant or '-'}\n" for each in named))
+            to.write_text("".join(f"{line}\n" for line in lines))
             to.chmod(0o644)  # root reads it, without the right to read what is closed to him
         except OSError as error:
             raise CommandError(f"{to} cannot be written: {error.strerror}.") from None
