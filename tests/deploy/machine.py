@@ -91,6 +91,9 @@ class Machine:
         command = ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--private-network"]
         where = ["--volatile=overlay", f"--directory={bare_root()}"]
         binds = [f"--bind-ro={shared}:/shared", f"--bind-ro={wheels()}:/wheels"]
+        # One at a time: their systemds share this machine's control groups, and would kill each other's processes.
+        self._turn = (cache() / "booted").open("w")
+        fcntl.flock(self._turn, fcntl.LOCK_EX)
         self.log = folder / "boot.log"
         self._output = self.log.open("w")
         self.command = [*command, *where, *binds]
@@ -159,6 +162,7 @@ class Machine:
                 self.process.kill()
                 self.process.wait(10)
         self._output.close()
+        self._turn.close()
 
     def __enter__(self) -> Self:
         return self
