@@ -282,7 +282,7 @@ migrate() {
     /usr/local/sbin/gatehouse migrate --no-input --skip-checks --verbosity 0 </dev/null >"$work/migrate" 2>&1 && return
     tail -n 1 "$work/migrate" >&2
     /usr/local/sbin/gatehouse doctor --only database </dev/null >&2 || true
-    if [[ -n $slot_before && $url_before != "$database_url" ]]; then # what serves must find its database when it starts again
+    if [[ -n $slot_before && -n $url_before && $url_before != "$database_url" ]]; then # what serves must find its database when it starts again
         put 0600 root:root "$ETC/credentials/DATABASE_URL" <<<"$url_before"
         die "the database could not be migrated: see above. What runs goes on with the one that it had"
     fi
