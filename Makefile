@@ -15,17 +15,17 @@ SCRIPTS := .ci/run deploy/gatehouse deploy/with-credentials $(wildcard deploy/*.
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make run     the demo, at http://login.portal.localhost:8000 (PORT=… for another port)"
-	@echo "make test    the tests; skips what this machine has no package for, and says so"
-	@echo "make check   all that must be green before a commit: lint, types, django, test, deploy-check"
-	@echo "make deploy-check   a booted machine, installed, upgraded under load, maltreated (as root; debootstrap, systemd-container)"
-	@echo "make deploy-test    more of it, on both databases, and the container (nginx, buildah, podman, runc; DEBIAN=trixie)"
-	@echo "make deploy-proof   the long form, with its figures (an hour)"
-	@echo "make asvs    which requirements of the OWASP ASVS have a test that proves them (ARGS=--open: which not; ARGS=--tests: by which)"
-	@echo "make bench   how fast it is; make races: the long races; make shots: the pictures of the README"
-	@echo "make texts   collect what pages and mails say for the translators (portal/locale/); needs GNU gettext"
-	@echo "make lock    write requirements.txt and requirements-dev.txt anew (UPGRADE=1: with newer versions)"
-	@echo "make clean   remove what is made: .venv, caches (the demo's data in var/ stays)"
+	@echo "make run           the demo, at http://login.portal.localhost:8000 (PORT=… for another port)"
+	@echo "make test          the tests; skips what this machine has no package for, and says so"
+	@echo "make check         all that must be green before a commit: lint, types, django, test, deploy-check"
+	@echo "make deploy-check  a booted machine, installed, upgraded under load, maltreated (as root; debootstrap, systemd-container)"
+	@echo "make deploy-test   more of it, on both databases, and the container (nginx, buildah, podman, runc; DEBIAN=trixie)"
+	@echo "make deploy-proof  the long form, with its figures (an hour)"
+	@echo "make asvs          which requirements of the OWASP ASVS have a test that proves them (ARGS=--open: which not; ARGS=--tests: by which)"
+	@echo "make bench         how fast it is; make races: the long races; make shots: the pictures of the README"
+	@echo "make texts         collect what pages and mails say for the translators (portal/locale/); needs GNU gettext"
+	@echo "make lock          write requirements.txt and requirements-dev.txt anew (UPGRADE=1: with newer versions)"
+	@echo "make clean         remove what is made: .venv, caches (the demo's data in var/ stays)"
 
 run: $(VENV)/.run $(VENV)/.texts
 	@exec $(PY) manage.py demo

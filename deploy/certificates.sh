@@ -267,15 +267,16 @@ look_at() {
             is_settled "$host"
             return
         fi
-        warn "$host: your certificate for it is not used: $why."
+        [[ -z $acme_email ]] || warn "$host: your certificate for it is not used: $why."
     fi
     if [[ -n $tls_cert ]] && covers "$tls_cert" "$host"; then
+        [[ -z $why || -n $acme_email ]] || warn "$host: your certificate for it is not used: $why."
         is_settled "$host"
         [[ $host == *."$tenant_domain" || ${kind[$host]} == portal ]] || server "$host" "$tls_cert" "$tls_key" >>"$work/servers.conf"
         return
     fi
     if [[ -z $acme_email ]]; then
-        [[ ${kind[$host]} == app ]] || refuse "$host" "${why:-the given one does not cover it}; put one into $GIVEN/$host, or run install.sh with --acme-email"
+        [[ ${kind[$host]} == app ]] || refuse "$host" "${why:-the given one does not cover it}; put a good one into $GIVEN/$host, or run install.sh with --acme-email"
         return
     fi
     if ((${#only[@]} == 0)) || [[ " ${only[*]} " == *" $host "* ]]; then from_authority "$host"; fi

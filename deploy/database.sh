@@ -23,6 +23,13 @@ if ((EUID == 0)) && getent passwd "${GATEHOUSE_USER:-gatehouse}" >/dev/null; the
     as_service=(runuser -u "${GATEHOUSE_USER:-gatehouse}" --)
 fi
 
+# Whoever works as another user must be able to stand where he is: /root lets nobody else in.
+stand_anywhere() {
+    [[ -z $key_file ]] || key_file=$(realpath --no-symlinks -- "$key_file")
+    wanted=$(realpath --no-symlinks -- "$wanted" 2>/dev/null || printf %s "$wanted")
+    cd /
+}
+
 make_work() {
     work=$(mktemp --directory --tmpdir gatehouse-backup-XXXXXXXX) || die "cannot write to ${TMPDIR:-/tmp}"
     theirs=$work/service
@@ -37,8 +44,13 @@ give_theirs() {
 }
 
 drop_work() {
+    local agent=
     [[ $work ]] || return 0
-    [[ ! -d $work/keyring ]] || gpgconf --homedir "$work/keyring" --kill all 2>/dev/null || true
+    if [[ -d $work/keyring ]]; then
+        # Asked to go, GnuPG's agent now and then stays: systemd waited for it, and called a good copy a failure.
+        agent=$(timeout 5 gpg-connect-agent --homedir "$work/keyring" --no-autostart 'getinfo pid' /bye 2>/dev/null | sed -n 's/^D //p') || true
+        if [[ $agent ]]; then kill -KILL "$agent" 2>/dev/null || true; fi
+    fi
     rm -rf -- "$work"
 }
 
@@ -197,7 +209,7 @@ check_key() {
 }
 
 with_key() {
-    gpg --homedir "$work/keyring" --no-options --batch --quiet --no-tty --pinentry-mode loopback --no-symkey-cache --passphrase-file "$key_file" "$@"
+    gpg --homedir "$work/keyring" --no-options --no-secmem-warning --batch --quiet --no-tty --pinentry-mode loopback --no-symkey-cache --passphrase-file "$key_file" "$@"
 }
 
 # --- A copy -----------------------------------------------------------------------------------------------------------
@@ -221,8 +233,12 @@ check_copy() {
         *.dump) holds=postgresql ;;
         *) die "$name is not a copy by its name: gatehouse-TIME.sqlite3 or gatehouse-TIME.dump, perhaps with .gpg" ;;
     esac
-    "${as_keeper[@]}" test -r "$copy.sha256" || die "$copy.sha256 is not there: without it nobody can tell whether the copy is whole"
+    "${as_keeper[@]}" test -r "$copy.sha256" ||
+        die "$copy.sha256 is not there: without it nobody can tell whether the copy is whole. Fetch it from where the copy comes from"
     "${as_keeper[@]}" grep --quiet --fixed-strings -- "  $name" "$copy.sha256" || die "$copy.sha256 is of another copy"
+    if "${as_keeper[@]}" grep --quiet --fixed-strings -- "  $name.facts" "$copy.sha256" && [[ ! -e $copy.facts ]]; then
+        die "$copy.facts is not there: it belongs to the copy. Fetch it from where the copy comes from"
+    fi
     (cd -- "$folder" && "${as_keeper[@]}" sha256sum --check --strict --status -- "$name.sha256" 2>/dev/null) ||
         die "$copy is damaged: it is not as backup.sh wrote it. Take another copy"
     [[ $name != *.gpg ]] && return

@@ -90,11 +90,11 @@ right_portal_url() {
     [[ -z $portal_url || $portal_url == *://* ]] || portal_url=https://$portal_url
     portal_url=${portal_url%/}
     [[ $portal_url =~ ^https://$a_name$ ]] ||
-        wrong="${portal_url:-nothing}: it must look like https://login.example.com, in small letters, without a port and a path"
+        wrong="${portal_url:-missing}: it must look like https://login.example.com, in small letters, without a port and a path"
 }
-right_tenant_domain() { [[ $tenant_domain =~ ^$a_name$ ]] || wrong="${tenant_domain:-nothing}: it must look like example.com"; }
+right_tenant_domain() { [[ $tenant_domain =~ ^$a_name$ ]] || wrong="${tenant_domain:-missing}: it must look like example.com"; }
 right_admin_email() {
-    [[ $admin_email == ?*@?*.?* && $admin_email != *[[:space:]]* ]] || wrong="${admin_email:-nothing}: it must look like you@example.com"
+    [[ $admin_email == ?*@?*.?* && $admin_email != *[[:space:]]* ]] || wrong="${admin_email:-missing}: it must look like you@example.com"
 }
 right_database() {
     case $database in
@@ -112,13 +112,13 @@ right_smtp() {
     esac
 }
 right_tls() { [[ $tls == acme || $tls == files || $tls == proxy ]] || wrong="$tls: it must be acme, files or proxy"; }
-right_tls_cert() { openssl_reads x509 "$tls_cert" || wrong="${tls_cert:-nothing}: it must be a file with a certificate in PEM"; }
-right_tls_key() { openssl_reads pkey "$tls_key" || wrong="${tls_key:-nothing}: it must be a file with a key in PEM, without a password"; }
+right_tls_cert() { openssl_reads x509 "$tls_cert" || wrong="${tls_cert:-missing}: it must be a file with a certificate in PEM"; }
+right_tls_key() { openssl_reads pkey "$tls_key" || wrong="${tls_key:-missing}: it must be a file with a key in PEM, without a password"; }
 right_acme_directory() {
     [[ $acme_directory =~ ^(https://[a-zA-Z0-9._:/-]+)?$ ]] || wrong="$acme_directory: it must look like https://ca.example.com/directory"
 }
 right_behind_proxy() {
-    addresses "$behind_proxy" || wrong="${behind_proxy:-nothing}: it must be addresses or networks, as 10.0.0.5,192.168.7.0/24"
+    addresses "$behind_proxy" || wrong="${behind_proxy:-missing}: it must be addresses or networks, as 10.0.0.5,192.168.7.0/24"
 }
 # A bare machine has neither openssl nor python3; then nginx finds out later.
 openssl_reads() { [[ -f $2 && -r $2 ]] && { ! command -v openssl >/dev/null || openssl "$1" -in "$2" -noout -passin pass: 2>/dev/null; }; }
@@ -127,9 +127,9 @@ addresses() {
         python3 -I -c 'import ipaddress, sys; [ipaddress.ip_network(p.strip(), strict=False) for p in sys.argv[1].split(",")]' "$1" 2>/dev/null; }
 }
 
-ask portal_url "The portal, where people prove who they are: https://"
+ask portal_url "The portal's address, such as https://login.example.com"
 host=${portal_url#https://}
-ask tenant_domain "The domain below which tenants live, each at NAME." "${host#*.}"
+ask tenant_domain "The tenants' domain: each lives at a name below it" "${host#*.}"
 ask admin_email "Your e-mail address"
 if [[ -n $database || ! -f $ETC/credentials/DATABASE_URL ]]; then
     ask database "Database: local (PostgreSQL here), sqlite, or a postgres:// URL" local
@@ -150,8 +150,8 @@ case $tls in
     acme) acme_email=${acme_email:-$admin_email} ;;
     proxy) ask behind_proxy "The proxy's addresses or networks, comma-separated" ;;
     files)
-        ask tls_cert "The certificate with its chain: file"
-        ask tls_key "Its key: file"
+        ask tls_cert "The file with the certificate and its chain"
+        ask tls_key "The file with its key"
         tls_cert=$(realpath -s -- "$tls_cert") tls_key=$(realpath -s -- "$tls_key")
         ;;
 esac
@@ -209,6 +209,7 @@ folder 0700 gatehouse:gatehouse "$BACKUPS"
 
 # --- The release ------------------------------------------------------------------------------------------------------
 slot=$(live_slot)
+slot_before=$slot
 if [[ -n $slot && -f $OPT/$slot/release ]]; then
     release=$(readlink -f "$OPT/$slot")
     say "The release $(id_of "$release") is installed; upgrade.sh brings another."
@@ -227,6 +228,7 @@ secret() { [[ -s $ETC/credentials/$1 ]] || run "make the secret $1" _secret "$@"
 _secret() { put 0600 root:root "$ETC/credentials/$1" < <("${@:2}") >/dev/null; }
 secret SECRET_KEY python3 -I -c 'import secrets; print(secrets.token_urlsafe(50))'
 secret ENCRYPTION_KEYS python3 -I -c 'import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())'
+url_before=$(cat "$ETC/credentials/DATABASE_URL" 2>/dev/null || true)
 put 0600 root:root "$ETC/credentials/DATABASE_URL" <<<"$database_url"
 put 0600 root:root "$ETC/credentials/EMAIL_URL" < <(printf %s "$email_url")
 
@@ -281,6 +283,10 @@ migrate() {
     /usr/local/sbin/gatehouse migrate --no-input --skip-checks --verbosity 0 </dev/null >"$work/migrate" 2>&1 && return
     tail -n 1 "$work/migrate" >&2
     /usr/local/sbin/gatehouse doctor --only database </dev/null >&2 || true
+    if [[ -n $slot_before && -n $url_before && $url_before != "$database_url" ]]; then # what serves must find its database when it starts again
+        put 0600 root:root "$ETC/credentials/DATABASE_URL" <<<"$url_before"
+        die "the database could not be migrated: see above. What runs goes on with the one that it had"
+    fi
     die "the database could not be migrated: see above. Mend it (another one: --database), then run this again"
 }
 /usr/local/sbin/gatehouse migrate --check --skip-checks </dev/null >/dev/null 2>&1 || run "migrate the database" migrate

@@ -28,6 +28,7 @@ ask() {
     local given=${!1}${yes:+yes} answer wrong
     while true; do
         if [[ -z $given ]]; then
+            { : </dev/tty; } 2>/dev/null || die "--${1//_/-} is missing, and nobody is here to ask: see --help"
             read -r -p "$2${3:+ [$3]}: " answer </dev/tty || die "no answer; give it as --${1//_/-}, see --help"
             printf -v "$1" %s "$answer"
         fi
@@ -45,6 +46,7 @@ ask() {
 confirm() {
     local answer
     [[ -z $yes ]] || return 0
+    { : </dev/tty; } 2>/dev/null || die "nobody is here to ask: say --yes. Nothing was changed"
     read -r -p "$1 [y/N] " answer </dev/tty || return 1
     [[ $answer == [yY]* ]]
 }
@@ -305,7 +307,7 @@ switch_to() {
     share_static "$from" "$to"
     reason="its units cannot be written"
     if ! units_of "$to" >/dev/null || ! start_slot "$new" "$to" || ! change_over "$new" "$to"; then
-        say "Back to $(id_of "$from"): $reason"
+        say "Back to $(id_of "$from")."
         units_of "$from" >/dev/null
         snippets_of "$from" >/dev/null
         point "$old" >/dev/null || true
@@ -332,6 +334,12 @@ settle() {
     systemctl --quiet disable "gatehouse@$other"
     nginx_settled
     systemctl stop "gatehouse@$other"
+}
+
+# Who changes over by nginx needs it to run, and to take its configuration as it is.
+need_nginx() {
+    systemctl --quiet is-active nginx || die "nginx does not run, so nobody reaches Gatehouse: systemctl start nginx, or journalctl -u nginx. Then run this again; nothing was changed"
+    nginx -q -t || die "nginx would not take its configuration as it is: see above. Mend it, then run this again; nothing was changed"
 }
 
 # recover: ends what a run that was killed has left half done. The slot that nginx's file names is to serve, if it can.

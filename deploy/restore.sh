@@ -61,6 +61,7 @@ done
 [[ -n $wanted ]] || wrong_usage "which copy?"
 read_environment
 find_database
+stand_anywhere
 
 new=      # the new database, until it is in place
 stopped=() # services that are to be started again
@@ -245,7 +246,12 @@ if [[ $kind == sqlite ]]; then
 else
     old="the address in DATABASE_URL with $before as its name"
     remove="dropdb $before"
+    [[ ${PGHOST:-/} != /* ]] || remove="runuser -u postgres -- $remove"
 fi
 taken=$(basename -- "$copy" | sed -nE 's/^gatehouse-([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2}).*/\1-\2-\3T\4:\5Z/p')
-echo "  manage.py event list --since ${taken:-TIME} --limit 0, with DATABASE_URL: $old"
+if [[ -x /usr/local/sbin/gatehouse ]]; then
+    echo "  GATEHOUSE_DATABASE=$(basename -- "$before") gatehouse event list --since ${taken:-TIME} --limit 0"
+else
+    echo "  manage.py event list --since ${taken:-TIME} --limit 0, with DATABASE_URL: $old"
+fi
 echo "When nobody needs it any more: $remove"

@@ -34,6 +34,7 @@ slot=$(live_slot)
 [[ -n $slot ]] || die "Gatehouse is not installed here: install.sh does that"
 recover
 slot=$(live_slot)
+need_nginx
 [[ -L $OPT/previous ]] || die "there is no release to go back to: nothing was upgraded yet"
 release=$(readlink -f "$OPT/previous")
 [[ -f $release/release ]] || die "the release before is not there any more: upgrade.sh with its source brings it back"

@@ -63,5 +63,6 @@ if [[ -f $ETC/credentials/DATABASE_URL ]]; then
         *) say "  the data:      the database that $ETC/credentials/DATABASE_URL names" ;;
     esac
 fi
-say "  the backups:   $BACKUPS"
-say "  the keys:      $ETC (without credentials/ENCRYPTION_KEYS neither data nor backups can be read)"
+[[ ! -d $BACKUPS ]] || say "  the backups:   $BACKUPS"
+[[ ! -d $ETC ]] || say "  the keys:      $ETC (without credentials/ENCRYPTION_KEYS no authenticator in data or backups can be read)"
+[[ -d $BACKUPS || -d $ETC ]] || say "  nothing of Gatehouse"

@@ -58,8 +58,9 @@ slot=$(live_slot)
 [[ -n $slot ]] || die "Gatehouse is not installed here: install.sh does that"
 recover
 slot=$(live_slot)
+need_nginx
 old=$(readlink -f "$OPT/$slot")
-answers "$slot" "$old" || die "before an upgrade the release that serves must be well: $reason"
+answers "$slot" "$old" || die "before an upgrade the release that serves must be well: $reason. What is wrong: gatehouse doctor. Nothing was changed"
 
 build "$source" "$tag"
 if [[ $release == "$old" ]]; then

@@ -50,6 +50,7 @@ while (($#)); do
 done
 [[ -n $wanted ]] || wrong_usage "which copy, or which directory of copies?"
 read_environment
+stand_anywhere
 
 if [[ -d $wanted ]]; then
     newest=$(cd -- "$wanted" && printf '%s\n' gatehouse-*T*Z.{sqlite3,dump}{,.gpg} | grep -v '\*' | sort --field-separator=. --key=1,1 | tail -n 1) || true

@@ -9,6 +9,7 @@ import ipaddress
 import os
 import re
 import secrets
+import sys
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,8 +20,9 @@ from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR = BASE_DIR / "var"
-_build = BASE_DIR / "release"  # written by deploy/lib.sh: which build of the version this is
+_build = BASE_DIR / "release"  # written by deploy/releases.sh: which build of the version this is
 RELEASE = _build.read_text().strip() if _build.exists() else "0.1.0"
+COMMAND = "gatehouse" if _build.exists() else "manage.py"  # what an installation calls manage.py, on a machine and in a container
 
 
 # --- How the environment is read ------------------------------------------------------------------------------------
@@ -390,5 +392,7 @@ LOGGING = {
         "django.server": {"level": "WARNING"},
         "django.security.RequestDataTooBig": {"level": "CRITICAL"},
         "axes": {"level": "ERROR"},
+        # At the command line an error says once that the database does not answer.
+        "psycopg.pool": {"level": "CRITICAL" if Path(sys.argv[0]).name == "manage.py" else "WARNING"},
     },
 }

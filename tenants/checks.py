@@ -53,7 +53,7 @@ def addresses(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return problems
 
 
-@register()
+@register(deploy=True)  # not before each command: the doctor says it, and install.sh
 def mail(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """Without a mail server nobody proves an address, gets a new password by himself, or hears of a stranger's sign-in."""
     if settings.DEBUG or not settings.MAIL_OFF:

@@ -285,7 +285,8 @@ def test_a_damaged_copy_is_refused_and_nothing_is_touched(place: Place, copied: 
         Path(f"{copy}.sha256").unlink()
     else:
         Path(f"{copy}.sha256").write_text(Path(f"{copy}.sha256").read_text().replace("gatehouse-2", "gatehouse-3"))
-    why = {"the sums": "nobody can tell whether the copy is whole", "another name": "is of another copy"}.get(what, "is damaged")
+    named = {"the sums": "nobody can tell whether", "the facts": "it belongs to the copy", "another name": "is of another copy"}
+    why = named.get(what, "is damaged")
     assert why in place.refused("verify-backup.sh", copy)
     assert why in place.refused("restore.sh", "--yes", "--no-services", copy)
     assert not (place.copies / "verified").exists()

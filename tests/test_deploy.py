@@ -99,3 +99,21 @@ def test_a_secret_in_a_file_ends_where_its_line_ends(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from portal import settings; print(*settings.SECRET_KEY_FALLBACKS)"]
     environment = {**os.environ, "SECRET_KEY_FALLBACKS_FILE": str(former)}
     assert subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout == "one two\n"
+
+
+@pytest.mark.parametrize(
+    ("address", "other", "found"),
+    [
+        ("postgres:////run/postgresql/gatehouse\n", "before", "postgres:////run/postgresql/before"),
+        ("postgres://g:p@db:5432/g?sslmode=verify-full&sslrootcert=/etc/ca.pem", "b", "postgres://g:p@db:5432/b?sslmode=verify-full&sslrootcert=/etc/ca.pem"),
+        ("sqlite:////var/lib/gatehouse/g.sqlite3", "g.sqlite3.before-1", "sqlite:////var/lib/gatehouse/g.sqlite3.before-1"),
+    ],
+)  # fmt: skip
+def test_a_command_may_ask_the_database_that_a_restore_put_aside(tmp_path: Path, address: str, other: str, found: str) -> None:
+    (tmp_path / "gatehouse_DATABASE_URL").write_text(address)
+    told = subprocess.run(
+        [DEPLOY / "with-credentials", "sh", "-c", 'echo "$DATABASE_URL ${DATABASE_URL_FILE:-}"'],
+        env={**os.environ, "CREDENTIALS_DIRECTORY": str(tmp_path), "GATEHOUSE_DATABASE": other},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert told.stdout == f"{found} \n"

@@ -277,7 +277,7 @@ def test_a_check_that_is_stopped_leaves_nothing(portal: Portal, number: int) -> 
     with stopped_half_way(portal, number) as process:
         assert process.returncode == 128 + number
         assert process.stderr is not None
-        assert process.stderr.read() == "CommandError: Stopped. Everything that was opened for the check is closed.\n"
+        assert process.stderr.read() == "Stopped. Everything that was opened for the check is closed.\n"
     assert left_behind(portal) == NOTHING
     assert last_event(portal)["requests"] == 0
 

@@ -156,6 +156,14 @@ def test_a_command_says_it_in_one_line() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "DEBUG is “ture”. Set it to true or false.\n")
 
 
+def test_alone_it_lists_our_own_commands() -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py"], cwd=ROOT, env={"PATH": os.environ["PATH"], **LEAST}, capture_output=True, text=True, check=True
+    )
+    assert "  session    List live or ended sessions" in done.stdout
+    assert "flush" not in done.stdout
+
+
 # What only a check refuses: a server that serves goes on, and the next command says it.
 CHECKED = [
     ("PORTAL_URL", {"SECURE": False, "ON_LOCALHOST": False}, "Use https"),

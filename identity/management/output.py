@@ -1,6 +1,8 @@
 """What the commands share: verbs, `--json`, `--dry-run`, tables, and errors that carry their cure."""
 
 import json
+import re
+import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
@@ -9,8 +11,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
-from django.core.management import BaseCommand, CommandError
+from django.core.management import BaseCommand, CommandError, CommandParser
+from django.core.management.base import OutputWrapper
 from django.db import IntegrityError, OperationalError, ProgrammingError, transaction
 
 from identity import events
@@ -44,11 +48,32 @@ def change(*lines: str, before: Any = None, after: Any = None, changed: bool = T
 Verb = Callable[..., Answer]
 
 
+def as_called(text: str) -> str:
+    """Commands in our own words, as they are typed here: in an installation gatehouse, in a checkout manage.py."""
+    return re.sub(r"\bmanage\.py(?= [a-z])", settings.COMMAND, text)
+
+
+class Errors(OutputWrapper):
+    """What went wrong, without the name that the class of the error has in Python."""
+
+    def write(self, msg: str = "", style_func: Callable[[str], str] | None = None, ending: str | None = None) -> None:  # type: ignore[override]
+        super().write(as_called(msg.removeprefix("CommandError: ")), style_func, ending)
+
+
 class VerbCommand(BaseCommand):
     """A command of ours. Each verb is a method that takes its options by name and returns an Answer.
 
     Errors are CommandErrors with their cure (exit code 1); wrong usage is argparse's (exit code 2).
     """
+
+    def create_parser(self, prog_name: str, subcommand: str, **options: Any) -> CommandParser:
+        return super().create_parser(settings.COMMAND, subcommand, **options)
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        style = self.stderr.style_func
+        self.stderr = Errors(sys.stderr)
+        self.stderr.style_func = style
+        super().run_from_argv(argv)
 
     def verb(self, parser: ArgumentParser, method: Verb, *, changes: bool = False, in_steps: bool = False) -> ArgumentParser:
         """Let `method` answer for this parser.
@@ -75,8 +100,11 @@ class VerbCommand(BaseCommand):
             raise CommandError("Somebody changed the same thing at this moment. Nothing was changed here; try again.") from error
         except (OperationalError, ProgrammingError) as error:
             said = clean(str(error).strip().partition("\n")[0])
-            raise CommandError(f"The database says: {said}. Its tables: manage.py migrate. Its address: DATABASE_URL.") from error
+            raise CommandError(
+                f"The database says: {said}. Its tables: manage.py migrate. What is wrong: manage.py doctor --only database"
+            ) from error
         self.say(answer, as_json=as_json, dry_run=dry_run)
+        self.stdout.flush()
         if answer.error:
             raise CommandError(answer.error, returncode=answer.code)
 
@@ -89,7 +117,7 @@ class VerbCommand(BaseCommand):
         if dry_run:
             self.stdout.write("Dry run: nothing was changed. Without --dry-run it says:")
         for line in answer.lines:
-            self.stdout.write(line)
+            self.stdout.write(as_called(line))
         for warning in answer.warnings:
             self.stderr.write(f"Warning: {warning}", self.style.WARNING)
 

@@ -63,7 +63,7 @@ class Command(VerbCommand):
                 for finding in findings
             ],
         }
-        rest = f" and {count(counted[State.WARNING], 'warning')}" if counted[State.WARNING] else ""
+        rest = f", {count(counted[State.WARNING], 'warning')}" if counted[State.WARNING] else ""
         if counted[State.FAILURE]:
             return Answer(lines, data, error=f"{count(counted[State.FAILURE], 'failure')}{rest}.")
         return Answer([*lines, "", f"No failure{rest}."], data)

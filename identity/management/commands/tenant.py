@@ -289,7 +289,7 @@ class Command(VerbCommand):
         live = Session.objects.standing_at(tenant).count()
         lines = [
             f"{tenant.name} is frozen{'' if changed else ' already'}: nobody new comes in but its admins, with a second factor.",
-            f"Live sessions, which go on: {live}. To end them: manage.py session end --tenant {slug}",
+            f"Live sessions, which go on: {live}. To end them: manage.py session end --tenant {slug} --reason TEXT",
             f"To open it again: manage.py tenant unfreeze {slug}",
         ]
         return change(*lines, before={"frozen_at": before}, after={"frozen_at": tenant.frozen_at}, changed=changed)

@@ -18,7 +18,7 @@ def examine(asked: Asked) -> Iterator[Finding]:
     if settings.KEEP_MAILS:
         yield note(f"This is the demo: mails are shown at {settings.PORTAL_URL}/outbox/ and go nowhere.")
     elif settings.MAIL_OFF:
-        yield failure(
+        yield warning(  # install.sh --smtp none: who chose that is not to hear of a failure every day
             "EMAIL_URL is not set, so no mail leaves: nobody proves an address or sets a forgotten password by himself.",
             "Run deploy/install.sh --smtp URL again, or set EMAIL_URL and restart: smtp+tls://user:password@mail.example.com:587",
         )

@@ -57,12 +57,18 @@ def _judged(name: Named, reply: Reply, portal: Reply | None) -> Finding | None:
     found = warning if name.is_app else failure  # an app's host is its own proxy's business
     record = f"Let an A or AAAA record of {name.host} name {addresses}"
     if not reply.dns and reply.trouble.startswith("DNS"):
-        return found(f"{name.host}: {reply.trouble}.", f"{record}; *.{settings.TENANT_DOMAIN} does for all tenants.", **told)
+        below = name.host.endswith(f".{settings.TENANT_DOMAIN}")
+        cure = f"{record}{f'; one of *.{settings.TENANT_DOMAIN} does for all tenants' if below else ''}."
+        return found(f"{name.host}: {reply.trouble}.", cure, **told)
     if reply.certificate:
         wrong, cure = CERTIFICATES[reply.certificate]
         return found(f"{name.host}: its certificate {wrong}{at}.", _why_not(name.host) or cure, **told)
     if reply.trouble:
-        cure = _why_not(name.host) or f"{record}{', and no other' if at else ''}, and let the firewall pass 443."
+        if reply.dns and portal and reply.dns == portal.dns and not at:
+            cure = f"Is {addresses} this machine, does nginx run (systemctl status nginx), and does the firewall let 443 pass?"
+        else:
+            cure = f"{record}{', and no other' if at else ''}, and let the firewall pass 443."
+        cure = _why_not(name.host) or cure
         return found(f"{name.host}: no answer{at} ({reply.trouble}).", cure, **told)
     if not name.is_app and reply.seen is None:
         return failure(

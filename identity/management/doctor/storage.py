@@ -58,7 +58,7 @@ def _room(place: Path) -> Finding:
     text = f"{place}: {free / GIGABYTE:.1f} GB free of {size / GIGABYTE:.1f}."
     told = {"path": str(place), "free": free, "size": size, "inodes_free": disk.f_favail}
     if part < FULL or free < GIGABYTE / 5:
-        return failure(text, "Make room now: a full disk stops every sign-in. Old copies: deploy/backup.sh --keep", **told)
+        return failure(text, "Make room now: a full disk stops every sign-in. What may go: deploy/README.md, The disk is full", **told)
     if part < TIGHT or free < GIGABYTE:
-        return warning(text, "Make room. journalctl --vacuum-size=1G; deploy/backup.sh --keep", **told)
+        return warning(text, "Make room. What may go: deploy/README.md, The disk is full", **told)
     return ok(text, **told)

@@ -68,7 +68,7 @@ def _timer(name: str, timer: dict[str, str], service: dict[str, str]) -> Finding
     times = [timer.get("LastTriggerUSec", ""), service.get("ExecMainExitTimestamp", "")]
     ran = max(int(each) if (each := told.removeprefix("@")).isdecimal() else 0 for told in times)
     if not ran:
-        return note(f"{name} has not run yet; it will by night.")
+        return note(f"{name} has not run yet. When it will: systemctl list-timers {name}.timer")
     at = datetime.fromtimestamp(ran, UTC)
     if datetime.now(UTC) - at > LATE.get(name, timedelta(days=8)):
         return warning(f"{name} ran last at {at:%Y-%m-%d %H:%M} UTC.", f"Why not since: systemctl status {name}.timer", ran_at=at)

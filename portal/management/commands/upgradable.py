@@ -15,6 +15,8 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
+from identity.management.output import count
+
 _GONE = "the release before still uses it; stop using it in one release, and remove it in the next"
 _SLOW = "PostgreSQL lets nobody write to the table meanwhile; use AddIndexConcurrently"
 _READS_ALL = "it reads every row under a lock; add it as NOT VALID, and validate it in a migration after it"
@@ -33,7 +35,10 @@ class Command(BaseCommand):
         found = list(obstacles(waiting, executor.loader.project_state(list(executor.loader.applied_migrations))))
         if found:
             raise CommandError("\n".join(["These migrations would get in the way of the release that serves:", *found]))
-        self.stdout.write(f"{len(waiting)} migrations wait; the release that serves can go on meanwhile.")
+        if not waiting:
+            self.stdout.write("No migration waits.")
+            return
+        self.stdout.write(f"{count(len(waiting), 'migration waits', 'migrations wait')}; the release that serves can go on meanwhile.")
 
 
 def obstacles(waiting: list[Migration], state: ProjectState) -> Iterator[str]:
