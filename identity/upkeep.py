@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from django.db import close_old_connections
+from django.db import InterfaceError, OperationalError, close_old_connections
 
 logger = logging.getLogger("gatehouse.upkeep")
 LONGEST_PAUSE = 60.0  # seconds between tries of a chore that fails and fails
@@ -51,9 +51,12 @@ class Upkeep(threading.Thread):
         close_old_connections()
         try:
             chore.work()
-        except Exception:
+        except Exception as error:
             self._failed[chore] = min(self._failed[chore] + 1, 10)
-            logger.exception("The chore “%s” failed; it is tried again.", chore.name)
+            # A database that is away says so in one line: whoever reads the journal then looks for something else.
+            is_away = isinstance(error, OperationalError | InterfaceError)
+            why = str(error).strip().partition("\n")[0]
+            logger.error("The chore “%s” failed; it is tried again: %s", chore.name, why, exc_info=not is_away)
         else:
             self._failed[chore] = 0
         finally:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 
@@ -583,7 +583,7 @@ def test_the_upkeep_seals_and_no_failure_ends_it(acme: Tenant, caplog: pytest.Lo
     def fails_at_first() -> None:
         calls.append(connection.connection)
         if len(calls) < 3:
-            raise OSError("the disk is full")
+            raise OSError("the disk is full") if len(calls) == 1 else OperationalError("the server is away\nand more of it")
         seals.seal()
 
     write(3, acme)
@@ -595,8 +595,11 @@ def test_the_upkeep_seals_and_no_failure_ends_it(acme: Tenant, caplog: pytest.Lo
     thread.stop()
     assert not Event.objects.filter(seal=None).exists()
     failures = [record for record in caplog.records if record.name == "gatehouse.upkeep"]
-    assert [record.getMessage() for record in failures] == ["The chore “seal” failed; it is tried again."] * 2
-    assert all(record.exc_info for record in failures)
+    assert [record.getMessage() for record in failures] == [
+        "The chore “seal” failed; it is tried again: the disk is full",
+        "The chore “seal” failed; it is tried again: the server is away",
+    ]
+    assert [bool(record.exc_info) for record in failures] == [True, False], "a database that is away says so in one line"
 
 
 def test_upkeep_begins_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
