@@ -111,7 +111,7 @@ def test_a_restore_under_load_answers_503_for_a_moment_and_everybody_signs_in_an
     assert re.search(r"^Stopping .*gatehouse@blue\.service", said, re.MULTILINE), said  # and what of the jobs was at work
     for promise in ("Starting gatehouse@blue.service", "Nobody is signed in.", "3 sessions ended"):
         assert promise in said, said
-    assert "so are those used since the copy was taken. To void them all: manage.py restored --void-recovery-codes" in said
+    assert "so are those used since the copy was taken. To void them all: gatehouse restored --void-recovery-codes" in said
     assert len(put_aside(site)) == 1
     assert put_aside(site)[0] in said
     visit(site, "after", site.shared.with_name("link").read_text())
