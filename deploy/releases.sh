@@ -296,6 +296,17 @@ nginx_settled() {
     while grep -qs 'nginx: worker process is shutting [d]own' /proc/[0-9]*/cmdline && ((SECONDS < until)); do sleep 0.2; done
 }
 
+# begin_change: what an upgrade and a rollback begin with. Ends what a killed one has left; sets `slot` and `old`, which serve.
+begin_change() {
+    need_root
+    lock
+    [[ -n $(live_slot) ]] || die "Gatehouse is not installed here: install.sh does that"
+    recover
+    need_nginx
+    slot=$(live_slot)
+    old=$(readlink -f "$OPT/$slot")
+}
+
 # switch_to RELEASE: starts it in the slot that is idle, lets nginx change over, stops the other slot. If anything fails, the
 # slot that served goes on serving, and `reason` says what it was.
 switch_to() {

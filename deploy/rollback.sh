@@ -28,17 +28,10 @@ while (($#)); do
     shift
 done
 
-need_root
-lock
-slot=$(live_slot)
-[[ -n $slot ]] || die "Gatehouse is not installed here: install.sh does that"
-recover
-slot=$(live_slot)
-need_nginx
+begin_change
 [[ -L $OPT/previous ]] || die "there is no release to go back to: nothing was upgraded yet"
 release=$(readlink -f "$OPT/previous")
 [[ -f $release/release ]] || die "the release before is not there any more: upgrade.sh with its source brings it back"
-old=$(readlink -f "$OPT/$slot")
 if [[ -n $dry_run ]]; then
     say "would: start $(id_of "$release") in the slot $(other_slot "$slot"), let nginx change over"
     exit 0

@@ -52,14 +52,7 @@ while (($#)); do
 done
 source=${source:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)}
 
-need_root
-lock
-slot=$(live_slot)
-[[ -n $slot ]] || die "Gatehouse is not installed here: install.sh does that"
-recover
-slot=$(live_slot)
-need_nginx
-old=$(readlink -f "$OPT/$slot")
+begin_change
 answers "$slot" "$old" || die "before an upgrade the release that serves must be well: $reason. What is wrong: gatehouse doctor. Nothing was changed"
 
 build "$source" "$tag"
